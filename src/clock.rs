@@ -1,0 +1,78 @@
+//! The wall clock, injected so that tests can set it. Timeouts use tokio's monotonic clock instead.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Whole seconds since 1970-01-01T00:00:00Z, as JWT NumericDates are used here (RFC 7519 section 2).
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
+pub struct UnixTime(pub u64);
+
+impl UnixTime {
+    /// This time plus `span`, at most the far end of time.
+    pub fn plus(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(span.as_secs()))
+    }
+
+    /// This time minus `span`, at least the epoch.
+    pub fn minus(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(span.as_secs()))
+    }
+
+    /// How long after `earlier` this is; zero if it is not.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_secs(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// Tells the time. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Clock(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    System,
+    Manual(Arc<AtomicU64>),
+}
+
+impl Clock {
+    /// The machine's clock.
+    pub fn system() -> Self {
+        Self(Kind::System)
+    }
+
+    /// A clock that stands at `start` until the handle moves it.
+    pub fn manual(start: UnixTime) -> (Self, ManualClock) {
+        let seconds = Arc::new(AtomicU64::new(start.0));
+        (Self(Kind::Manual(seconds.clone())), ManualClock(seconds))
+    }
+
+    /// The time now.
+    pub fn now(&self) -> UnixTime {
+        match &self.0 {
+            Kind::System => {
+                UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
+            }
+            Kind::Manual(seconds) => UnixTime(seconds.load(Ordering::SeqCst)),
+        }
+    }
+}
+
+/// Moves the [`Clock`] that it was made with.
+#[derive(Clone, Debug)]
+pub struct ManualClock(Arc<AtomicU64>);
+
+impl ManualClock {
+    /// Sets the time.
+    pub fn set(&self, to: UnixTime) {
+        self.0.store(to.0, Ordering::SeqCst);
+    }
+
+    /// Moves the time on.
+    pub fn advance(&self, by: Duration) {
+        self.0.fetch_add(by.as_secs(), Ordering::SeqCst);
+    }
+}
