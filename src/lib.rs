@@ -2,5 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod path;
 pub mod secret;
+pub mod tag;
 pub mod telemetry;

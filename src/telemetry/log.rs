@@ -88,7 +88,7 @@ pub struct LogWriter {
 }
 
 impl LogWriter {
-    /// Writes what is queued, waiting at most [`FLUSH_TIMEOUT`] for a slow reader.
+    /// Writes what is queued, waiting at most 2 s for a slow reader.
     pub fn finish(self) {
         if self.queue.try_send(Line::End).is_ok() {
             match self.stopped.recv_timeout(FLUSH_TIMEOUT) {
