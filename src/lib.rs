@@ -3,4 +3,5 @@
 
 pub mod clock;
 pub mod secret;
+pub mod session;
 pub mod telemetry;
