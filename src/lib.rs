@@ -3,6 +3,8 @@
 
 pub mod clock;
 pub mod path;
+pub mod policy;
 pub mod secret;
+pub mod session;
 pub mod tag;
 pub mod telemetry;

@@ -1,0 +1,210 @@
+//! The decision, and the proof that it was made.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
+use http::{HeaderMap, Method};
+
+use super::matcher::{self, Ambiguous, Parameters};
+use super::requirement::{Held, Term};
+use super::{Clause, CorsPreflight, Demand, Mode, Policy, Rule};
+use crate::clock::UnixTime;
+use crate::path::NormalPath;
+use crate::tag::TagSet;
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub enum Caller<'a> {
+    /// Nobody who is logged in.
+    Anonymous,
+    /// Somebody with tags.
+    Known {
+        /// Which requirements of this policy hold, from [`Policy::bind`].
+        held: &'a Held,
+        /// How they were authenticated (`acr`).
+        acr: Option<&'a str>,
+        /// When they were (`auth_time`).
+        auth_time: Option<UnixTime>,
+    },
+}
+
+/// What the rules say.
+#[derive(Debug)]
+pub enum Decision<'p> {
+    /// Forward.
+    Allow(Permit),
+    /// Forward although the rules say no, and record that they do (`mode: observe`).
+    Observe(Permit, Denial<'p>),
+    /// Ask who it is.
+    Login,
+    /// Ask for a stronger or fresher login.
+    StepUp(StepUp<'p>),
+    /// Refuse.
+    Deny(Denial<'p>),
+}
+
+/// The proof that a request may be forwarded. Only this module makes one; forwarding consumes it.
+#[derive(Debug)]
+pub struct Permit(());
+
+#[cfg(test)]
+impl Permit {
+    /// For tests of what comes after a decision.
+    pub(crate) fn for_test() -> Self {
+        Self(())
+    }
+}
+
+/// What a login lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepUp<'p> {
+    /// Authentication context classes of which one is wanted; empty if any will do.
+    pub acr_values: &'p [String],
+    /// Oldest authentication that will do.
+    pub max_age: Option<Duration>,
+}
+
+/// Why the rules say no to somebody who is logged in. [`Policy::explain`] has the tags.
+#[derive(Clone, Copy, Debug)]
+pub enum Denial<'p> {
+    /// No rule names this method and path.
+    NoRule,
+    /// The rule lets nobody in.
+    Nobody,
+    /// A clause of `deniedScopes` is met.
+    Denied(&'p [Term]),
+    /// No clause of `allowedScopes` is met.
+    NotAllowed {
+        /// Whether one would be, if only the address were verified.
+        email_unverified: bool,
+    },
+    /// The login is too weak or too old, and that is only observed.
+    StepUp,
+}
+
+impl fmt::Display for Denial<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoRule => "no rule names this method and path",
+            Self::Nobody => "the rule lets nobody in (empty allowedScopes)",
+            Self::Denied(_) => "a clause of deniedScopes is met",
+            Self::NotAllowed { email_unverified: true } => {
+                "no clause of allowedScopes is met: the address is not verified"
+            }
+            Self::NotAllowed { email_unverified: false } => "no clause of allowedScopes is met",
+            Self::StepUp => "a stronger or fresher login is needed",
+        })
+    }
+}
+
+/// One tag of a clause and whether the caller meets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TagState {
+    /// The tag as the rule writes it.
+    pub tag: String,
+    /// Whether it holds.
+    pub held: bool,
+}
+
+impl Policy {
+    /// The most specific rule for a method and path. `HEAD` falls under `GET` rules unless the same URI has one
+    /// of its own.
+    pub fn find(&self, method: &Method, path: &NormalPath) -> Result<Option<&Rule>, Ambiguous> {
+        let kept = self.tree.find(method, path, Parameters::Kept);
+        let has_parameters = path.path().contains(';') || path.path().contains("%3");
+        if has_parameters && self.tree.find(method, path, Parameters::Dropped) != kept {
+            return Err(Ambiguous);
+        }
+        Ok(matcher::rule(&self.rules, kept))
+    }
+
+    /// Works out which requirements hold for a tag set: once for each session.
+    pub fn bind(&self, tags: &TagSet) -> Held {
+        self.requirements.bind(tags)
+    }
+
+    /// Decides. `rule` is what [`Policy::find`] gave. Allocates nothing.
+    pub fn decide<'p>(&'p self, rule: Option<&'p Rule>, caller: Caller<'_>, now: UnixTime) -> Decision<'p> {
+        if rule.is_some_and(Rule::is_public) {
+            return Decision::Allow(Permit(()));
+        }
+        let Caller::Known { held, acr, auth_time } = caller else { return Decision::Login };
+        let denial = match judge(rule, held) {
+            Ok(demand) => match demand.step_up(acr, auth_time, now) {
+                None => return Decision::Allow(Permit(())),
+                Some(_) if self.mode == Mode::Observe => Denial::StepUp,
+                Some(step_up) => return Decision::StepUp(step_up),
+            },
+            Err(denial) => denial,
+        };
+        match self.mode {
+            Mode::Enforce => Decision::Deny(denial),
+            Mode::Observe => Decision::Observe(Permit(()), denial),
+        }
+    }
+
+    /// A permit for a CORS preflight (Fetch standard, section 4.8) where the configuration lets it through. It
+    /// carries no credentials by design, so it is forwarded without identity.
+    pub fn preflight(&self, method: &Method, headers: &HeaderMap) -> Option<Permit> {
+        let is_preflight = method == Method::OPTIONS
+            && headers.contains_key(ORIGIN)
+            && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+        (is_preflight && self.cors_preflight == CorsPreflight::Forward).then_some(Permit(()))
+    }
+
+    /// Tags of the clause that let this caller pass, for the record.
+    pub fn deciding_tags(&self, rule: &Rule, held: &Held) -> Vec<String> {
+        let Demand::Tags { allowed, .. } = &*rule.demand else { return Vec::new() };
+        let met = allowed.iter().find(|clause| clause.iter().all(|term| term.allows(held)));
+        met.map(|clause| self.texts(clause)).unwrap_or_default()
+    }
+
+    /// The texts of a clause, such as the one in [`Denial::Denied`].
+    pub fn texts(&self, clause: &[Term]) -> Vec<String> {
+        clause.iter().map(|term| self.requirements.text(*term)).collect()
+    }
+
+    /// Every clause of `allowedScopes`, and which of its tags the caller has.
+    pub fn allowed_states(&self, rule: &Rule, held: &Held) -> Vec<Vec<TagState>> {
+        let Demand::Tags { allowed, .. } = &*rule.demand else { return Vec::new() };
+        self.states(allowed, |term| term.allows(held))
+    }
+
+    /// Every clause of `deniedScopes`, and which of its tags the caller has.
+    pub fn denied_states(&self, rule: &Rule, held: &Held) -> Vec<Vec<TagState>> {
+        let Demand::Tags { denied, .. } = &*rule.demand else { return Vec::new() };
+        self.states(denied, |term| term.denies(held))
+    }
+
+    fn states(&self, clauses: &[Clause], holds: impl Fn(Term) -> bool) -> Vec<Vec<TagState>> {
+        let state = |term: &Term| TagState { tag: self.requirements.text(*term), held: holds(*term) };
+        clauses.iter().map(|clause| clause.iter().map(state).collect()).collect()
+    }
+}
+
+impl Demand {
+    fn step_up(&self, acr: Option<&str>, auth_time: Option<UnixTime>, now: UnixTime) -> Option<StepUp<'_>> {
+        let Demand::Tags { acr: wanted, max_age, .. } = self else { return None };
+        let weak = !wanted.is_empty() && !acr.is_some_and(|acr| wanted.iter().any(|wanted| wanted == acr));
+        let old = max_age.is_some_and(|max_age| auth_time.is_none_or(|at| now.since(at) > max_age));
+        (weak || old).then_some(StepUp { acr_values: wanted, max_age: *max_age })
+    }
+}
+
+/// Denied tags first, for they win; then allowed ones. A stronger login helps nobody whose tags don't.
+fn judge<'p>(rule: Option<&'p Rule>, held: &Held) -> Result<&'p Demand, Denial<'p>> {
+    let rule = rule.ok_or(Denial::NoRule)?;
+    let Demand::Tags { allowed, denied, .. } = &*rule.demand else { return Ok(&rule.demand) };
+    if let Some(clause) = denied.iter().find(|clause| clause.iter().all(|term| term.denies(held))) {
+        return Err(Denial::Denied(clause));
+    }
+    if allowed.is_empty() {
+        return Err(Denial::Nobody);
+    }
+    if allowed.iter().any(|clause| clause.iter().all(|term| term.allows(held))) {
+        return Ok(&rule.demand);
+    }
+    let asks_email = allowed.iter().flatten().any(|term| term.is_email());
+    Err(Denial::NotAllowed { email_unverified: asks_email && held.email_unverified })
+}

@@ -1,0 +1,90 @@
+//! How long a session lives: the idle and the absolute bound, and a clock that was wrong.
+
+use super::*;
+
+#[test]
+fn ses_06_bounds_are_kept_here_and_not_by_the_browser() {
+    let minutes = |count: u64| Duration::from_secs(count * 60);
+    let cases = [
+        (minutes(59), false, Ok(())),
+        (minutes(60), false, Err(Absent::IdleTimeout)),
+        (minutes(12 * 60), false, Err(Absent::MaxLifetime)),
+        (minutes(59), true, Ok(())),
+        (minutes(60), true, Err(Absent::TokenExpired)),
+    ];
+    for (later, bound_to_token, expected) in cases {
+        let service = service_with(Config { bound_to_token, ..config() }, &binding());
+        let value = service.value(&alice());
+        let cached = service.open_value(&value).unwrap();
+        service.clock.advance(later);
+        assert_eq!(service.open_value(&value).map(|_| ()), expected, "{later:?}");
+        assert_eq!(service.sessions.check(&cached), expected, "{later:?} cached");
+    }
+}
+
+#[test]
+fn ses_06_use_prolongs_the_idle_bound_and_never_the_absolute_one() {
+    let service = service();
+    let mut session = alice();
+    let mut value = service.value(&session);
+    let id = session.id;
+    let mut seals = 0;
+    let end = loop {
+        service.clock.advance(MINUTE);
+        match service.open_value(&value) {
+            Ok(opened) => session = opened,
+            Err(end) => break end,
+        }
+        assert_eq!(session.id, id);
+        assert_eq!(service.sessions.expires_at(&session), START.plus(12 * HOUR));
+        if service.sessions.needs_new_seal(&session) {
+            value = service.value(&session);
+            seals += 1;
+        }
+    };
+    assert_eq!(end, Absent::MaxLifetime);
+    assert_eq!(service.sessions.clock.now(), START.plus(12 * HOUR));
+    assert_eq!(seals, 119, "one every six minutes");
+}
+
+#[test]
+fn expiry_is_the_earliest_bound() {
+    let service = service_with(Config { bound_to_token: true, ..config() }, &binding());
+    let mut session = alice();
+    assert_eq!(service.sessions.expires_at(&session), START.plus(HOUR));
+    session.token_expires_at = START.plus(2 * HOUR);
+    assert_eq!(service.sessions.idle_expires_at(&session), START.plus(HOUR));
+    session.sealed_at = START.plus(HOUR + MINUTE);
+    assert_eq!(service.sessions.idle_expires_at(&session), START.plus(2 * HOUR));
+}
+
+#[test]
+fn a_clock_that_was_wrong_prolongs_nothing_and_locks_nobody_out() {
+    let service = service();
+    // The clock was a year ahead at the login and is then put right.
+    service.clock.advance(365 * 24 * HOUR);
+    let mut session = alice();
+    session.logged_in_at = service.sessions.clock.now();
+    let value = service.value(&session);
+    assert!(service.open_value(&value).is_ok());
+    service.clock.set(START);
+    assert_eq!(service.open_value(&value), Err(Absent::FromTheFuture));
+    assert!(service.open_value(&service.value(&alice())).is_ok(), "a new login works");
+
+    // The clock jumps back while a session lives: the last seal shows it.
+    service.clock.set(START.plus(2 * HOUR));
+    let value = service.value(&alice());
+    service.clock.set(START.plus(HOUR));
+    assert_eq!(service.open_value(&value), Err(Absent::FromTheFuture));
+
+    // A replica whose clock is right seals nothing on for one whose clock was wrong.
+    let mut session = alice();
+    session.logged_in_at = START.plus(2 * HOUR);
+    assert_eq!(service.sessions.check(&session), Err(Absent::FromTheFuture));
+
+    // Replicas are never quite of one mind about the time.
+    service.clock.set(START.minus(MINUTE));
+    assert!(service.open_value(&service.value(&alice())).is_ok());
+    service.clock.set(START.minus(MINUTE + Duration::from_secs(1)));
+    assert_eq!(service.sessions.check(&alice()), Err(Absent::FromTheFuture));
+}
