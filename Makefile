@@ -1,0 +1,39 @@
+# `make test` installs what the tests need (pinned, into .tools and tests/e2e/node_modules) and runs them all.
+# It wants Rust, a C compiler, Node and Python 3, and root or sudo for Debian packages that are missing.
+
+CARGO ?= cargo
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.PHONY: test tools format lint docs unit deploy e2e bench-idle clean
+
+test: tools format lint docs unit deploy e2e
+
+tools:
+	tests/tools.sh
+
+format:
+	$(CARGO) fmt --check
+
+lint:
+	$(CARGO) clippy --all-targets -- -D warnings
+
+docs:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
+
+unit:
+	$(CARGO) test
+
+deploy: unit
+	tests/deploy/check.sh
+
+e2e: unit
+	cd tests/e2e && npm test
+
+# Start time and idle memory of `run`, as stated in the README.
+bench-idle:
+	$(CARGO) build --release
+	benches/idle.py
+
+clean:
+	$(CARGO) clean
+	rm -rf .tools tests/e2e/node_modules tests/artifacts
