@@ -3,3 +3,5 @@
 
 pub mod clock;
 pub mod secret;
+pub mod tls;
+pub mod watch;
