@@ -8,3 +8,5 @@ pub mod secret;
 pub mod session;
 pub mod tag;
 pub mod telemetry;
+pub mod tls;
+pub mod watch;
