@@ -100,6 +100,11 @@ impl Policy {
         &self.needed_claims
     }
 
+    /// What a "no" means.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
     /// Whether every rule is public.
     pub fn all_public(&self) -> bool {
         self.rules.iter().all(Rule::is_public)
