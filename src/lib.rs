@@ -4,9 +4,11 @@
 pub mod clock;
 pub mod path;
 pub mod policy;
+pub mod proxy;
 pub mod secret;
 pub mod session;
 pub mod tag;
 pub mod telemetry;
 pub mod tls;
 pub mod watch;
+pub mod web;

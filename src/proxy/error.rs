@@ -1,0 +1,88 @@
+//! Why a request got no answer from the application, by whose fault, and with which status we say so.
+
+use std::io;
+
+use http::StatusCode;
+
+/// A request that could not be forwarded, or that the application did not answer.
+///
+/// The texts are for the operator's log. They name addresses and causes, never headers or bodies.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The client asked for a WebSocket with a handshake that RFC 6455 section 4.2.1 forbids.
+    #[error("not a WebSocket handshake: {0}")]
+    BadHandshake(&'static str),
+    /// The target has a form that HTTP can't carry. The path parser lets none through.
+    #[error("the request target can't be forwarded")]
+    BadTarget,
+    /// The client sent nothing of its body for as long as the idle limit.
+    #[error("the client stalled while sending its body")]
+    ClientStalled,
+    /// The client broke its body off.
+    #[error("the client broke off while sending its body")]
+    ClientGone,
+    /// No connection could be made.
+    #[error("cannot connect to the application at {upstream}: {cause}")]
+    Unreachable {
+        /// Where to.
+        upstream: String,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// A connection was not made in time.
+    #[error("connecting to the application at {upstream} took longer than limits.connectTimeout")]
+    ConnectTimeout {
+        /// Where to.
+        upstream: String,
+    },
+    /// The application's certificate was refused, or its TLS is broken.
+    #[error("TLS with the application at {upstream} failed: {cause}")]
+    Tls {
+        /// Where to.
+        upstream: String,
+        /// What rustls said.
+        cause: io::Error,
+    },
+    /// The application closed the connection before it answered.
+    #[error("the application closed the connection without an answer: {0}")]
+    Died(#[source] hyper::Error),
+    /// What came back is not an HTTP answer that can be passed on.
+    #[error("the application's answer is not valid HTTP: {0}")]
+    NotHttp(#[source] hyper::Error),
+    /// The answer is HTTP, but breaks a rule that passing it on safely depends on.
+    #[error("the application's answer is refused: {0}")]
+    BadAnswer(&'static str),
+    /// The head of the answer did not come in time.
+    #[error("the application did not answer within limits.responseTimeout")]
+    ResponseTimeout,
+}
+
+/// Who is at fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// The browser or program that sent the request.
+    Client,
+    /// The application, or the way to it.
+    Upstream,
+}
+
+impl Error {
+    /// The status of our answer.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Error::BadHandshake(_) | Error::BadTarget | Error::ClientGone => StatusCode::BAD_REQUEST,
+            Error::ClientStalled => StatusCode::REQUEST_TIMEOUT,
+            Error::Unreachable { .. }
+            | Error::Tls { .. }
+            | Error::Died(_)
+            | Error::NotHttp(_)
+            | Error::BadAnswer(_) => StatusCode::BAD_GATEWAY,
+            Error::ConnectTimeout { .. } | Error::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// Who is at fault.
+    pub fn blame(&self) -> Blame {
+        if self.status().is_client_error() { Blame::Client } else { Blame::Upstream }
+    }
+}

@@ -1,0 +1,311 @@
+//! Which headers cross, and in which form: strip first, then stamp.
+//!
+//! Two names are the same here if they are equal after lower-casing and turning every character that is not
+//! a letter or digit into `-`: applications behind CGI-like interfaces can't tell `X_User` from `X-User`.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{
+    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, SET_COOKIE, TRANSFER_ENCODING,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http_body::Body as _;
+
+use super::{ClientInfo, CookieHeader, Error, Identity, Terms};
+use crate::web::Body;
+
+/// The names that `claimsToHTTPHeaderMappings` can set, normalised.
+#[derive(Debug)]
+pub(super) struct Mapped(Vec<String>);
+
+impl Mapped {
+    pub(super) fn new(names: &[HeaderName]) -> Self {
+        Self(names.iter().map(|name| normalised(name.as_str()).into_owned()).collect())
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        self.0.iter().any(|mapped| mapped == name)
+    }
+}
+
+/// Turns the client's headers into those that the application gets. What frames the body comes after, by
+/// [`frame`].
+pub(super) fn prepare(headers: &mut HeaderMap, mapped: &Mapped, terms: &Terms<'_>) {
+    strip(headers, mapped);
+    set_cookie_header(headers, &terms.cookie);
+    set_host(headers, terms.client.host);
+    stamp(headers, &terms.client);
+    if let Some(Identity { headers: values }) = terms.identity {
+        for (name, value) in values {
+            headers.insert(name, value.clone());
+        }
+    }
+}
+
+/// Removes what the client may not say: first whatever its Connection header names (RFC 9110 section
+/// 7.6.1), so that nothing that is set later can be named away, then all that is hop-by-hop or ours to set.
+fn strip(headers: &mut HeaderMap, mapped: &Mapped) {
+    strip_connection_options(headers);
+    let unwanted = |name: &&HeaderName| {
+        let sent = name.as_str();
+        let name = normalised(sent);
+        is_always_stripped(&name)
+            || mapped.contains(&name)
+            || (matches!(name, Cow::Owned(_)) && ODD_SPELLINGS_STRIPPED.contains(&&*name))
+    };
+    let unwanted: Vec<HeaderName> = headers.keys().filter(unwanted).cloned().collect();
+    for name in unwanted {
+        headers.remove(name);
+    }
+}
+
+fn strip_connection_options(headers: &mut HeaderMap) {
+    let mut named: Vec<HeaderName> = Vec::new();
+    for value in headers.get_all(CONNECTION) {
+        for option in value.as_bytes().split(|byte| *byte == b',') {
+            let option = option.trim_ascii();
+            let usual = [&b"keep-alive"[..], b"close", b"upgrade"];
+            if option.is_empty() || usual.iter().any(|usual| option.eq_ignore_ascii_case(usual)) {
+                continue;
+            }
+            named.extend(HeaderName::from_bytes(option));
+        }
+    }
+    for name in named {
+        headers.remove(name);
+    }
+    headers.remove(CONNECTION);
+}
+
+/// Whether a header of this [`normalised`] name never crosses as the client sent it. Hop-by-hop headers
+/// (RFC 9110 section 7.6.1, and `Proxy-*`, RFC 2616's list and practice), all that we set ourselves, and
+/// what makes an application judge another address, host, path or method than the one that we judged.
+pub(super) fn is_always_stripped(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+            // CGI makes it HTTP_PROXY, which programs take for their outbound proxy.
+            | "proxy"
+            | "forwarded"
+            | "x-forwarded"
+            | "x-real-ip"
+            | "x-request-id"
+            | "x-http-method"
+            | "x-http-method-override"
+            | "x-method-override"
+            | "-method"
+    ) || STRIPPED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+const STRIPPED_PREFIXES: [&str; 4] = ["x-forwarded-", "x-original-", "x-rewrite-", "x-portcullis-"];
+
+/// Stripped only when spelled otherwise than in HTTP (`Content_Length`).
+const ODD_SPELLINGS_STRIPPED: [&str; 1] = ["content-length"];
+
+/// A header name with every character that is not a letter or digit as `-`. Names in a `HeaderMap` are
+/// lower-case already; nearly all come through without a copy.
+pub(super) fn normalised(name: &str) -> Cow<'_, str> {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if name.bytes().all(plain) {
+        return Cow::Borrowed(name);
+    }
+    let to_plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    Cow::Owned(name.chars().map(to_plain).collect())
+}
+
+/// HTTP/2 clients may split the Cookie header (RFC 9113 section 8.2.3); HTTP/1.1 applications get one.
+fn set_cookie_header(headers: &mut HeaderMap, cookie: &CookieHeader) {
+    match cookie {
+        CookieHeader::Replace(Some(value)) => {
+            headers.insert(COOKIE, value.clone());
+        }
+        CookieHeader::Replace(None) => {
+            headers.remove(COOKIE);
+        }
+        CookieHeader::Unchanged => {
+            let mut values = headers.get_all(COOKIE).iter();
+            if let (Some(first), Some(second)) = (values.next(), values.next()) {
+                let mut joined = first.as_bytes().to_vec();
+                for value in std::iter::once(second).chain(values) {
+                    joined.extend_from_slice(b"; ");
+                    joined.extend_from_slice(value.as_bytes());
+                }
+                // Made of header values, so it is one.
+                if let Ok(joined) = HeaderValue::try_from(joined) {
+                    headers.insert(COOKIE, joined);
+                }
+            }
+        }
+    }
+}
+
+/// The host that was judged is the host that the application sees (RFC 9112 section 3.2.2).
+fn set_host(headers: &mut HeaderMap, judged: &str) {
+    let mut values = headers.get_all(HOST).iter();
+    let same = values.next().is_some_and(|host| host.as_bytes() == judged.as_bytes());
+    if !(same && values.next().is_none())
+        && let Ok(value) = HeaderValue::from_str(judged)
+    {
+        headers.insert(HOST, value);
+    }
+}
+
+/// Tells the application about the client. All values are cut from one allocation.
+fn stamp(headers: &mut HeaderMap, client: &ClientInfo<'_>) {
+    let mut buffer = BytesMut::with_capacity(STAMP_CAPACITY);
+    let address = client.address.to_canonical();
+    let mut set = |name: HeaderName, text: std::fmt::Arguments<'_>| {
+        // Writing to a growing buffer does not fail.
+        let _ = buffer.write_fmt(text);
+        let value: Bytes = buffer.split().freeze();
+        if let Ok(value) = HeaderValue::from_maybe_shared(value) {
+            headers.insert(name, value);
+        }
+    };
+    set(X_FORWARDED_FOR, format_args!("{address}"));
+    set(X_FORWARDED_HOST, format_args!("{}", client.host));
+    set(X_FORWARDED_PORT, format_args!("{}", client.port));
+    set(X_REQUEST_ID, format_args!("{}", client.request_id));
+    set(FORWARDED, format_args!("{}", ForwardedElement { address, client }));
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(client.scheme));
+}
+
+/// One element of RFC 7239. IPv6 addresses and hosts with a port need quotes (sections 4 and 6).
+struct ForwardedElement<'a> {
+    address: IpAddr,
+    client: &'a ClientInfo<'a>,
+}
+
+impl std::fmt::Display for ForwardedElement<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.address {
+            IpAddr::V4(address) => write!(f, "for={address}")?,
+            IpAddr::V6(address) => write!(f, "for=\"[{address}]\"")?,
+        }
+        let host = self.client.host;
+        if host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')) {
+            write!(f, ";host={host}")?;
+        } else if host.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\')) {
+            write!(f, ";host=\"{host}\"")?;
+        }
+        write!(f, ";proto={}", self.client.scheme)
+    }
+}
+
+/// States the length of the body by what the body itself is, whatever the client said: the two can then
+/// never differ. hyper leaves out the body of a GET of unknown length unless told to chunk it.
+pub(super) fn frame(headers: &mut HeaderMap, method: &Method, body: &Body) {
+    if body.is_end_stream() {
+        let expects_length = matches!(*method, Method::POST | Method::PUT | Method::PATCH);
+        if expects_length || headers.contains_key(CONTENT_LENGTH) {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        return;
+    }
+    match body.size_hint().exact() {
+        Some(length) => set_content_length(headers, length),
+        None => {
+            headers.remove(CONTENT_LENGTH);
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+    }
+}
+
+fn set_content_length(headers: &mut HeaderMap, length: u64) {
+    let mut values = headers.get_all(CONTENT_LENGTH).iter();
+    let said = values.next().and_then(|value| value.to_str().ok()?.parse().ok());
+    if said != Some(length) || values.next().is_some() {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+}
+
+/// Turns the application's answer head into the one that the client gets, in place.
+pub(super) fn clean(
+    status: StatusCode,
+    headers: &mut HeaderMap,
+    own_cookies: &[String],
+    private: bool,
+) -> Result<(), Error> {
+    if let Some(coding) = headers.remove(TRANSFER_ENCODING) {
+        if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return Err(Error::BadAnswer("it has a transfer coding that we did not ask for"));
+        }
+        // Chunked decides (RFC 9112 section 6.3); the other length must not reach the client.
+        headers.remove(CONTENT_LENGTH);
+    }
+    strip_connection_options(headers);
+    for name in HOP_BY_HOP_IN_ANSWERS {
+        headers.remove(name);
+    }
+    // RFC 9110 section 8.6: neither has a length. hyper would refuse the first.
+    if status == StatusCode::NO_CONTENT || status.is_informational() {
+        headers.remove(CONTENT_LENGTH);
+    }
+    drop_own_cookies(headers, own_cookies);
+    if private && !headers.contains_key(CACHE_CONTROL) {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private"));
+    }
+    Ok(())
+}
+
+/// Makes a repeated or listed Content-Length (`5, 5`) one number: hyper read it as that number.
+pub(super) fn unify_content_length(headers: &mut HeaderMap, body: &Body) {
+    if headers.contains_key(CONTENT_LENGTH)
+        && !body.is_end_stream()
+        && let Some(length) = body.size_hint().exact()
+    {
+        set_content_length(headers, length);
+    }
+}
+
+const HOP_BY_HOP_IN_ANSWERS: [&str; 5] =
+    ["keep-alive", "proxy-connection", "proxy-authenticate", "te", "upgrade"];
+
+/// Removes the Set-Cookie headers that would set one of our cookies: only we may. The others stay, in order.
+fn drop_own_cookies(headers: &mut HeaderMap, own: &[String]) {
+    if !headers.get_all(SET_COOKIE).iter().any(|value| sets_own_cookie(value, own)) {
+        return;
+    }
+    let kept: Vec<HeaderValue> =
+        headers.get_all(SET_COOKIE).iter().filter(|value| !sets_own_cookie(value, own)).cloned().collect();
+    headers.remove(SET_COOKIE);
+    for value in kept {
+        headers.append(SET_COOKIE, value);
+    }
+}
+
+/// Reads a name as browsers do: up to `=`, without spaces around it; without a name, the value is what
+/// they send back, so `=name=x` counts as well.
+fn sets_own_cookie(value: &HeaderValue, own: &[String]) -> bool {
+    let pair = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+    let mut pair = pair.trim_ascii();
+    while let Some(rest) = pair.strip_prefix(b"=") {
+        pair = rest.trim_ascii_start();
+    }
+    let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii_end();
+    own.iter().any(|own| {
+        name.get(..own.len()).is_some_and(|start| start.eq_ignore_ascii_case(own.as_bytes()))
+            && matches!(name.get(own.len()), None | Some(b'.'))
+    })
+}
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Room for the stamped values of a usual request; longer hosts make the buffer grow.
+const STAMP_CAPACITY: usize = 256;

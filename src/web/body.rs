@@ -1,0 +1,330 @@
+//! The one body type: of the requests that we forward, the answers that we pass on, and the pages that
+//! we make ourselves.
+//!
+//! Owns the idle deadline of a streamed body, the count of its bytes, and the rule that a body cut short
+//! is an error and never a clean end. May not know where a body comes from beyond hyper, nor who counts.
+
+use std::fmt;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+/// A message body. Not `Send`: it lives and dies on the worker that made it.
+#[derive(Debug, Default)]
+pub enum Body {
+    /// Nothing.
+    #[default]
+    Empty,
+    /// Bytes that are all here.
+    Full(Bytes),
+    /// What a peer is sending, as it comes.
+    Peer(PeerBody),
+}
+
+impl Body {
+    /// Tells `observer` what passes from here on, and the end. A body that is already here is reported
+    /// at once.
+    pub fn observe(mut self, flow: Flow, observer: Rc<dyn Observer>) -> Self {
+        match &mut self {
+            Body::Peer(peer) => peer.observer = Some((flow, observer)),
+            Body::Full(bytes) => report_whole(&*observer, flow, bytes.len()),
+            Body::Empty => report_whole(&*observer, flow, 0),
+        }
+        self
+    }
+}
+
+fn report_whole(observer: &dyn Observer, flow: Flow, bytes: usize) {
+    flow.count(observer, bytes);
+    if flow == Flow::ToClient {
+        observer.ended(End::Complete);
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut *self {
+            Body::Empty => Poll::Ready(None),
+            Body::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *self = Body::Empty;
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
+            Body::Peer(peer) => peer.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Body::Empty => true,
+            Body::Full(bytes) => bytes.is_empty(),
+            Body::Peer(peer) => peer.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Body::Empty => SizeHint::with_exact(0),
+            Body::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Body::Peer(peer) => peer.incoming.size_hint(),
+        }
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        if bytes.is_empty() { Body::Empty } else { Body::Full(bytes) }
+    }
+}
+
+impl From<&'static str> for Body {
+    fn from(text: &'static str) -> Self {
+        Bytes::from_static(text.as_bytes()).into()
+    }
+}
+
+impl From<String> for Body {
+    fn from(text: String) -> Self {
+        Bytes::from(text).into()
+    }
+}
+
+impl From<Incoming> for Body {
+    /// A body without a deadline; [`PeerBody::set_idle_limit`] gives it one.
+    fn from(incoming: Incoming) -> Self {
+        if http_body::Body::is_end_stream(&incoming) {
+            return Body::Empty;
+        }
+        Body::Peer(PeerBody::new(incoming, None))
+    }
+}
+
+/// What a peer is sending. Waits at most the idle limit for the next bytes; what the peer broke off is an
+/// error.
+pub struct PeerBody {
+    // Dropped before the carrier, so that a connection never outlives the interest in what it brings.
+    incoming: Incoming,
+    carrier: Option<Box<dyn Carrier>>,
+    deadline: Deadline,
+    observer: Option<(Flow, Rc<dyn Observer>)>,
+}
+
+impl PeerBody {
+    /// Wraps what hyper receives. `carrier` is the connection that brings it, where the reader of the body
+    /// is the one who drives that connection.
+    pub fn new(incoming: Incoming, carrier: Option<Box<dyn Carrier>>) -> Self {
+        Self { incoming, carrier, deadline: Deadline::default(), observer: None }
+    }
+
+    /// The longest wait for the next bytes; `None` is for streams that are quiet by nature.
+    pub fn set_idle_limit(&mut self, limit: Option<Duration>) {
+        self.deadline.idle = limit;
+    }
+
+    /// The moment at which the body is cut, however busy it is.
+    pub fn set_end(&mut self, end: Option<Instant>) {
+        self.deadline.end = end;
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = match self.poll_incoming(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => match self.deadline.poll(cx) {
+                Poll::Ready(missed) => Some(Err(missed)),
+                Poll::Pending => return Poll::Pending,
+            },
+        };
+        self.deadline.armed = false;
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => {
+                if let (Some(bytes), Some((flow, observer))) = (frame.data_ref(), &self.observer) {
+                    flow.count(&**observer, bytes.len());
+                }
+                if http_body::Body::is_end_stream(&self.incoming) {
+                    self.finish(End::Complete);
+                }
+                Some(Ok(without_forbidden_trailers(frame)))
+            }
+            Some(Err(error)) => {
+                self.carrier = None;
+                self.finish(End::Cut);
+                Some(Err(error))
+            }
+            None => {
+                self.finish(End::Complete);
+                None
+            }
+        })
+    }
+
+    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let incoming = Pin::new(&mut self.incoming);
+        let mut frame = http_body::Body::poll_frame(incoming, cx);
+        if frame.is_pending()
+            && let Some(carrier) = &mut self.carrier
+        {
+            if carrier.poll_carry(cx).is_ready() {
+                self.carrier = None;
+            }
+            frame = http_body::Body::poll_frame(Pin::new(&mut self.incoming), cx);
+        }
+        frame.map(|frame| frame.map(|frame| frame.map_err(BodyError::Cut)))
+    }
+
+    fn finish(&mut self, end: End) {
+        if let Some(carrier) = self.carrier.take() {
+            carrier.release();
+        }
+        if let Some((Flow::ToClient, observer)) = self.observer.take() {
+            observer.ended(end);
+        }
+    }
+}
+
+impl Drop for PeerBody {
+    fn drop(&mut self) {
+        self.carrier = None;
+        self.finish(End::Abandoned);
+    }
+}
+
+impl fmt::Debug for PeerBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeerBody").finish_non_exhaustive()
+    }
+}
+
+/// The connection that a body arrives on, driven by whoever reads the body: no task, no channel and no
+/// wake-up of their own.
+pub trait Carrier {
+    /// Moves bytes. Ready once the connection is over; it is not polled again then.
+    fn poll_carry(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// The body was read to its end: the connection may serve again. A carrier that is dropped instead
+    /// takes its connection with it.
+    fn release(self: Box<Self>);
+}
+
+/// Which way a body flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// The body of a request.
+    FromClient,
+    /// The body of an answer.
+    ToClient,
+}
+
+impl Flow {
+    fn count(self, observer: &dyn Observer, bytes: usize) {
+        match self {
+            Flow::FromClient => observer.received(bytes),
+            Flow::ToClient => observer.sent(bytes),
+        }
+    }
+}
+
+/// Is told what passes through the bodies (or the tunnel) of one exchange.
+pub trait Observer {
+    /// So many more bytes came from the client.
+    fn received(&self, bytes: usize);
+
+    /// So many more bytes went to the client.
+    fn sent(&self, bytes: usize);
+
+    /// The answer is over. Called exactly once.
+    fn ended(&self, end: End);
+}
+
+/// How an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// With its last byte.
+    Complete,
+    /// By the sender or a deadline, before its last byte; the client was made to notice.
+    Cut,
+    /// The client went away.
+    Abandoned,
+}
+
+/// Why a body ended before its last byte.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The peer, or the connection to it, broke off.
+    #[error("the body was cut short: {0}")]
+    Cut(#[source] hyper::Error),
+    /// Nothing came for as long as the idle limit.
+    #[error("the body stalled for longer than limits.bodyIdleTimeout")]
+    Stalled,
+    /// The moment until which this body was allowed to flow is over.
+    #[error("the stream has reached the end of the session that it belongs to")]
+    Expired,
+}
+
+/// When waiting for the next bytes is given up.
+#[derive(Default)]
+struct Deadline {
+    idle: Option<Duration>,
+    end: Option<Instant>,
+    /// Made at the first wait, reset at later ones: most small bodies never wait.
+    timer: Option<Pin<Box<Sleep>>>,
+    armed: bool,
+}
+
+impl Deadline {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        if !self.armed {
+            let idle = self.idle.map(|limit| Instant::now() + limit);
+            let Some(at) = [idle, self.end].into_iter().flatten().min() else { return Poll::Pending };
+            match &mut self.timer {
+                Some(timer) => timer.as_mut().reset(at),
+                none => *none = Some(Box::pin(tokio::time::sleep_until(at))),
+            }
+            self.armed = true;
+        }
+        let Some(timer) = &mut self.timer else { return Poll::Pending };
+        timer.as_mut().poll(cx).map(|()| match self.end {
+            Some(end) if end <= Instant::now() => BodyError::Expired,
+            _ => BodyError::Stalled,
+        })
+    }
+}
+
+/// Trailers may not set what belongs in a head: framing, routing and cookies (RFC 9110 section 6.5.1).
+fn without_forbidden_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            for name in FORBIDDEN_TRAILERS {
+                trailers.remove(name);
+            }
+            Frame::trailers(trailers)
+        }
+        Err(frame) => frame,
+    }
+}
+
+const FORBIDDEN_TRAILERS: [&str; 12] = [
+    "cache-control",
+    "connection",
+    "content-length",
+    "host",
+    "keep-alive",
+    "location",
+    "set-cookie",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "www-authenticate",
+];
