@@ -1,0 +1,16 @@
+//! What Portcullis itself says over HTTP: the body type of every message, every answer that does not come
+//! from the application, and the client for calls to the identity provider.
+//!
+//! Knows nothing of rules, sessions or the provider: callers hand in plain values.
+
+pub mod body;
+pub mod challenge;
+mod fail;
+pub mod page;
+mod problem;
+mod refuse;
+pub mod respond;
+#[cfg(test)]
+mod tests;
+
+pub use body::Body;
