@@ -2,5 +2,6 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod devidp;
 pub mod secret;
 pub mod web;
