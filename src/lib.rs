@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod devidp;
 pub mod path;
 pub mod policy;
 pub mod proxy;

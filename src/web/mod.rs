@@ -1,7 +1,16 @@
-//! What HTTP messages are made of on our side: bodies.
+//! What Portcullis itself says over HTTP: the body type of every message, every answer that does not come
+//! from the application, and the client for calls to the identity provider.
 //!
-//! May not know what any of them is for: it imports leaves and nothing else.
+//! Knows nothing of rules, sessions or the provider: callers hand in plain values.
 
 pub mod body;
+pub mod challenge;
+mod fail;
+pub mod page;
+mod problem;
+mod refuse;
+pub mod respond;
+#[cfg(test)]
+mod tests;
 
 pub use body::Body;
