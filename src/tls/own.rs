@@ -521,6 +521,10 @@ mod tests {
                 assert!(text.contains(part), "{names:?}: {part} is not in {text}");
             }
             assert!(!text.contains(hidden), "{names:?}: {hidden} is in {text}");
+            let leaf = folder.openssl(&["x509", "-in", "leaf.pem", "-noout", "-text"]);
+            for part in ["CA:FALSE", "TLS Web Server Authentication", "URI:urn:Portcullis:CA:app:"] {
+                assert!(leaf.contains(part), "{names:?}: {part} is not in {leaf}");
+            }
             let verified = folder.openssl(&[
                 "verify",
                 "-no_check_time",
