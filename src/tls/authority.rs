@@ -114,7 +114,9 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        // A name, not a place: the list is kept beside the CA for clients that insist on one.
+        // Auditors want every leaf to say which list of revoked certificates it is subject to. Ours is kept
+        // beside the CA and handed over with it, so this is a name and no address: there is nothing to fetch,
+        // and no client waits for a server that does not answer.
         let list = format!("urn:{}", self.name.replace(' ', ":"));
         params.crl_distribution_points = vec![CrlDistributionPoint { uris: vec![list] }];
         let leaf = params.signed_by(&key, &self.issuer)?;
