@@ -2,4 +2,6 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod oidc;
 pub mod secret;
+pub mod web;
