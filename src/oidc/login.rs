@@ -102,9 +102,13 @@ impl CallbackParameters {
         &self.state
     }
 
-    /// Whether the provider answered with an error instead of a code.
-    pub fn is_error(&self) -> bool {
-        matches!(self.outcome, Outcome::Error { .. })
+    /// The error code, if the provider answered with an error. Whoever wrote the URL chose it, until
+    /// [`super::Provider::finish`] has compared it with a transaction.
+    pub fn error(&self) -> Option<&str> {
+        match &self.outcome {
+            Outcome::Error { error, .. } => Some(error),
+            Outcome::Code(_) => None,
+        }
     }
 
     pub(super) fn issuer(&self) -> Option<&str> {
@@ -120,7 +124,7 @@ impl fmt::Debug for CallbackParameters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CallbackParameters")
             .field("issuer", &self.issuer)
-            .field("is_error", &self.is_error())
+            .field("error", &self.error())
             .finish_non_exhaustive()
     }
 }
