@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod devidp;
+pub mod oidc;
 pub mod path;
 pub mod policy;
 pub mod proxy;

@@ -33,13 +33,13 @@ pub enum MistakeField {
     /// `public`
     Public,
     /// One clause of `allowedScopes`.
-    AllowedClause(usize),
+    AllowedScopesClause(usize),
     /// One tag of a clause of `allowedScopes`.
-    AllowedTag(usize, usize),
+    AllowedScopes(usize, usize),
     /// One clause of `deniedScopes`.
-    DeniedClause(usize),
+    DeniedScopesClause(usize),
     /// One tag of a clause of `deniedScopes`.
-    DeniedTag(usize, usize),
+    DeniedScopes(usize, usize),
     /// One entry of `requiredACR`.
     RequiredAcr(usize),
 }
@@ -217,11 +217,11 @@ impl Compiler {
         let allowed = self.clauses(
             place,
             &endpoint.allowed_scopes,
-            MistakeField::AllowedClause,
-            MistakeField::AllowedTag,
+            MistakeField::AllowedScopesClause,
+            MistakeField::AllowedScopes,
         );
         let denied =
-            self.clauses(place, &endpoint.denied_scopes, MistakeField::DeniedClause, MistakeField::DeniedTag);
+            self.clauses(place, &endpoint.denied_scopes, MistakeField::DeniedScopesClause, MistakeField::DeniedScopes);
         for (number, acr) in endpoint.required_acr.iter().enumerate() {
             if acr.is_empty()
                 || acr.chars().any(|character| character.is_whitespace() || character.is_control())

@@ -5,11 +5,17 @@
 
 pub mod body;
 pub mod challenge;
+mod dial;
 mod fail;
 pub mod page;
+pub mod outbound;
 mod problem;
+pub mod reach;
 mod refuse;
 pub mod respond;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod trust;
 #[cfg(test)]
 mod tests;
 
