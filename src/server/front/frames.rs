@@ -199,7 +199,9 @@ mod tests {
 
     #[test]
     fn floods_are_told_from_use() {
-        for (kind, flags, payload) in [(3, 0, &b"0000"[..]), (6, 0, b"00000000"), (4, 0, b""), (2, 0, b"00000"), (0, 0, b"")] {
+        for (kind, flags, payload) in
+            [(3, 0, &b"0000"[..]), (6, 0, b"00000000"), (4, 0, b""), (2, 0, b"00000"), (0, 0, b"")]
+        {
             let (mut watch, now) = after_preface();
             let burst = frame(kind, flags, payload).repeat(BURST as usize);
             assert!(!watch.advance(&burst, now).abusive, "kind {kind}");

@@ -76,18 +76,32 @@ fn good_requests_pass_whole() {
         ("GET https://A:443/x HTTP/1.1\r\nHost: a:443\r\n\r\n".to_owned(), 1),
         ("GET HTTPS://a HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), 1),
         ("get / HTTP/1.1\r\nHost: [::1]:8443\r\n\r\n".to_owned(), 1),
-        ("GETX / HTTP/1.1\r\nHost: a\r\nCookie: a=\u{e9}; b=\"c\"\tx\r\nX:\r\nY: \t z \t\r\n\r\n".to_owned(), 1),
+        (
+            "GETX / HTTP/1.1\r\nHost: a\r\nCookie: a=\u{e9}; b=\"c\"\tx\r\nX:\r\nY: \t z \t\r\n\r\n"
+                .to_owned(),
+            1,
+        ),
         (with("Content-Length: 0\r\n"), 1),
         (with("Content-Length: 5\r\n") + "hello", 1),
         (with("content-length:5\r\n") + "a\r\n\r\nGET / HTTP/1.1\r\nHost: b\r\n\r\n", 2),
         (with("Transfer-Encoding: chunked\r\n") + "0\r\n\r\n", 1),
-        (with("transfer-encoding:CHUNKED\r\n") + "5;a=b; c=\"d\"\r\nhello\r\n0A\r\n0123456789\r\n000\r\nX: y\r\n\r\n", 1),
+        (
+            with("transfer-encoding:CHUNKED\r\n")
+                + "5;a=b; c=\"d\"\r\nhello\r\n0A\r\n0123456789\r\n000\r\nX: y\r\n\r\n",
+            1,
+        ),
         (with("Transfer-Encoding: chunked\r\n") + "1\r\nG\r\n0\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 2),
         (with("Connection: Upgrade\r\nUpgrade: websocket\r\n") + "GET / HTTP/1.1\r\nHost: a\r\n\r\n", 2),
         (with("Connection: keep-alive\r\nExpect: 100-continue\r\nContent-Length: 1\r\n") + "x", 1),
     ] {
         let outcome = outcome(good.as_bytes());
-        let wanted = Outcome { passed: good.clone().into_bytes(), heads, refused: None, at_boundary: true, in_body: false };
+        let wanted = Outcome {
+            passed: good.clone().into_bytes(),
+            heads,
+            refused: None,
+            at_boundary: true,
+            in_body: false,
+        };
         assert_eq!(outcome, wanted, "{good:?}");
     }
 }
@@ -187,7 +201,9 @@ fn bad_fields() {
     ] {
         assert_eq!(refusal(format!("GET / HTTP/1.1\r\n{host}\r\n").as_bytes()), Some(violation), "{host:?}");
     }
-    for ending in ["GET / HTTP/1.1\nHost: a\n\n", "GET / HTTP/1.1\r\nHost: a\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n\n"] {
+    for ending in
+        ["GET / HTTP/1.1\nHost: a\n\n", "GET / HTTP/1.1\r\nHost: a\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n\n"]
+    {
         assert_eq!(refusal(ending.as_bytes()), Some(V::LineEnding), "{ending:?}");
     }
 }
@@ -195,13 +211,33 @@ fn bad_fields() {
 #[test]
 fn lengths() {
     for value in [
-        "", " ", " +5", " -1", " 0x5", " 5_0", " 5,5", " 5, 5", " 5 ", "  5", "\t5", " 5\t", " 05", " 00", " 5.0", " 5;a",
-        " 18446744073709551621", " 9223372036854775808", " 99999999999999999999999", " \"5\"", " ５",
+        "",
+        " ",
+        " +5",
+        " -1",
+        " 0x5",
+        " 5_0",
+        " 5,5",
+        " 5, 5",
+        " 5 ",
+        "  5",
+        "\t5",
+        " 5\t",
+        " 05",
+        " 00",
+        " 5.0",
+        " 5;a",
+        " 18446744073709551621",
+        " 9223372036854775808",
+        " 99999999999999999999999",
+        " \"5\"",
+        " ５",
     ] {
         let request = with(&format!("Content-Length:{value}\r\n")) + "hello";
         assert_eq!(refusal(request.as_bytes()), Some(V::ContentLength), "{value:?}");
     }
-    for lines in ["Content-Length: 5\r\nContent-Length: 5\r\n", "Content-Length: 5\r\ncontent-length: 6\r\n"] {
+    for lines in ["Content-Length: 5\r\nContent-Length: 5\r\n", "Content-Length: 5\r\ncontent-length: 6\r\n"]
+    {
         assert_eq!(refusal((with(lines) + "hello").as_bytes()), Some(V::ContentLength), "{lines:?}");
     }
     assert_eq!(refusal((with("Content_Length: 5\r\n") + "hello").as_bytes()), Some(V::Imitation));
@@ -210,11 +246,42 @@ fn lengths() {
 #[test]
 fn transfer_encodings() {
     for value in [
-        "", " ", " ,chunked", " chunked,", " chunked, chunked", " chunked,chunked", " xchunked", " chunkedx", "\tchunked",
-        " \tchunked", "  chunked", " chunked ", " chunked\t", " chunked;x", " chunked;q=1", " \"chunked\"", " 'chunked'",
-        " identity", " identity, chunked", " chunked, identity", " gzip", " gzip, chunked", " gzip,chunked",
-        " chunked, gzip", " deflate", " cow", " chun ked", " chunke", " c hunked", " \u{a0}chunked", " chunked\u{85}",
-        " CHUNKED, x", " [chunked]", " chunked/1", " chu%6eked", " true",
+        "",
+        " ",
+        " ,chunked",
+        " chunked,",
+        " chunked, chunked",
+        " chunked,chunked",
+        " xchunked",
+        " chunkedx",
+        "\tchunked",
+        " \tchunked",
+        "  chunked",
+        " chunked ",
+        " chunked\t",
+        " chunked;x",
+        " chunked;q=1",
+        " \"chunked\"",
+        " 'chunked'",
+        " identity",
+        " identity, chunked",
+        " chunked, identity",
+        " gzip",
+        " gzip, chunked",
+        " gzip,chunked",
+        " chunked, gzip",
+        " deflate",
+        " cow",
+        " chun ked",
+        " chunke",
+        " c hunked",
+        " \u{a0}chunked",
+        " chunked\u{85}",
+        " CHUNKED, x",
+        " [chunked]",
+        " chunked/1",
+        " chu%6eked",
+        " true",
     ] {
         let request = with(&format!("Transfer-Encoding:{value}\r\n")) + "0\r\n\r\n";
         assert_eq!(refusal(request.as_bytes()), Some(V::TransferEncoding), "{value:?}");

@@ -6,15 +6,15 @@ use super::syntax::{find_control, is_host, is_imitation, is_target, is_token};
 
 /// What a head may have at most.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bounds {
+pub(in crate::server) struct Bounds {
     /// Bytes of the whole head, its final empty line included.
-    pub(crate) head_bytes: usize,
+    pub(in crate::server) head_bytes: usize,
     /// Header fields.
-    pub(crate) fields: usize,
+    pub(in crate::server) fields: usize,
     /// Bytes of the request target.
-    pub(crate) target_bytes: usize,
+    pub(in crate::server) target_bytes: usize,
     /// The scheme that an absolute-form target must have: `https` on TLS, else `http`.
-    pub(crate) scheme: &'static str,
+    pub(in crate::server) scheme: &'static str,
 }
 
 /// How the body of an accepted head is delimited (RFC 9112 section 6.3).
@@ -275,7 +275,8 @@ fn authority_of(target: &[u8], scheme: &str) -> Result<Option<(usize, usize)>, V
     } else {
         let begin = scheme.len() + "://".len();
         let (prefix, rest) = target.split_at_checked(begin).ok_or(Violation::Target)?;
-        let scheme_is_ours = prefix.strip_suffix(b"://").is_some_and(|s| s.eq_ignore_ascii_case(scheme.as_bytes()));
+        let scheme_is_ours =
+            prefix.strip_suffix(b"://").is_some_and(|s| s.eq_ignore_ascii_case(scheme.as_bytes()));
         let end = rest.iter().position(|&byte| byte == b'/').unwrap_or(rest.len());
         let (authority, path) = rest.split_at_checked(end).ok_or(Violation::Target)?;
         if !scheme_is_ours || !is_host(authority) {
@@ -294,7 +295,7 @@ fn authority_of(target: &[u8], scheme: &str) -> Result<Option<(usize, usize)>, V
 }
 
 /// Longest method that is passed on; longer ones get 501.
-const MAX_METHOD_BYTES: usize = 32;
+pub(in crate::server) const MAX_METHOD_BYTES: usize = 32;
 
 /// Longest field name. The parser behind would take 64 KiB, with a debug assertion above it.
 const MAX_NAME_BYTES: usize = 1024;

@@ -80,7 +80,15 @@ impl<T> Front<T> {
     }
 
     fn new(inner: T, wire: Arc<Wire>, reader: Reader) -> Self {
-        Self { inner, wire, reader, ready: Vec::new(), ready_from: 0, write_blocked: false, closing: Closing::No }
+        Self {
+            inner,
+            wire,
+            reader,
+            ready: Vec::new(),
+            ready_from: 0,
+            write_blocked: false,
+            closing: Closing::No,
+        }
     }
 
     /// Gives the reader what is ready. False: there is nothing.
@@ -224,7 +232,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Front<T> {
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, *violation)));
                 }
                 // Enough of what may be a tunnel's bytes; the decision wakes this task.
-                Reader::Http1(http1) if !decided && http1.held.len() >= MAX_EARLY_BYTES => return Poll::Pending,
+                Reader::Http1(http1) if !decided && http1.held.len() >= MAX_EARLY_BYTES => {
+                    return Poll::Pending;
+                }
                 _ => {}
             }
             match Pin::new(&mut this.inner).poll_read(cx, buf) {

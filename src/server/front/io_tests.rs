@@ -115,18 +115,29 @@ fn the_service_sees_whole_requests_and_refusals_in_order() {
     let good = || request("POST /a", b"hello");
     for (stream, wanted) in [
         (GOOD.repeat(3), vec![good(), good(), good()]),
-        (format!("{CHUNKED}2\r\nhe\r\n3;x\r\nllo\r\n0\r\nX: y\r\n\r\n{GOOD}"), vec![request("POST /b", b"hello"), good()]),
+        (
+            format!("{CHUNKED}2\r\nhe\r\n3;x\r\nllo\r\n0\r\nX: y\r\n\r\n{GOOD}"),
+            vec![request("POST /b", b"hello"), good()],
+        ),
         (format!("{GOOD}GET /x HTTP/1.1\r\nHost : a\r\n\r\n{GOOD}"), vec![good(), Seen::Refused(V::Field)]),
         (format!("GET / HTTP/1.1\r\n\r\n{GOOD}"), vec![Seen::Refused(V::HostMissing)]),
         (format!("{CHUNKED}2\r\nhe\r\n0x3\r\nllo\r\n0\r\n\r\n{GOOD}"), vec![broken("POST /b")]),
         (format!("{CHUNKED}2\r\nheX\r\n{GOOD}"), vec![broken("POST /b")]),
-        (format!("GET https://a/p?q HTTP/1.1\r\nHost: A\r\n\r\n{GOOD}"), vec![request("GET https://a/p?q", b""), good()]),
         (
-            format!("GET /w HTTP/1.1\r\nHost: a\r\nUpgrade: foo\r\nConnection: upgrade\r\n\r\n{GOOD}GET / HTTP/1.1\r\n\r\n"),
+            format!("GET https://a/p?q HTTP/1.1\r\nHost: A\r\n\r\n{GOOD}"),
+            vec![request("GET https://a/p?q", b""), good()],
+        ),
+        (
+            format!(
+                "GET /w HTTP/1.1\r\nHost: a\r\nUpgrade: foo\r\nConnection: upgrade\r\n\r\n{GOOD}GET / HTTP/1.1\r\n\r\n"
+            ),
             vec![request("GET /w", b""), good(), Seen::Refused(V::HostMissing)],
         ),
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), vec![Seen::Refused(V::Version)]),
-        (format!("GET /l HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n{GOOD}"), vec![request("GET /l", b"")]),
+        (
+            format!("GET /l HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n{GOOD}"),
+            vec![request("GET /l", b"")],
+        ),
         (format!("GET /l HTTP/1.0\r\n\r\n{GOOD}"), vec![request("GET /l", b"")]),
     ] {
         for size in [1, 7, stream.len()] {
@@ -206,20 +217,52 @@ fn streams() -> impl Strategy<Value = Vec<u8>> {
         "\r\nPUT /f HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nx",
     ]);
     let bits = prop::sample::select(vec![
-        "\r\n", "\n", "\r", " ", "\t", "\0", ":", ",", ";", "#", "0", "1", "a", "/", "\u{e9}", "chunked", "\r\n\r\n", "_",
-        "Content-Length: 3\r\n", "Transfer-Encoding: chunked\r\n", "Host: b\r\n", "0\r\n\r\n", "GET / HTTP/1.1\r\n",
-        "Connection: close\r\n", "Upgrade: y\r\n", " HTTP/1.0", "?", "\\", "\"", "%", "@", "[", "*",
+        "\r\n",
+        "\n",
+        "\r",
+        " ",
+        "\t",
+        "\0",
+        ":",
+        ",",
+        ";",
+        "#",
+        "0",
+        "1",
+        "a",
+        "/",
+        "\u{e9}",
+        "chunked",
+        "\r\n\r\n",
+        "_",
+        "Content-Length: 3\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Host: b\r\n",
+        "0\r\n\r\n",
+        "GET / HTTP/1.1\r\n",
+        "Connection: close\r\n",
+        "Upgrade: y\r\n",
+        " HTTP/1.0",
+        "?",
+        "\\",
+        "\"",
+        "%",
+        "@",
+        "[",
+        "*",
     ]);
     let damage = (any::<prop::sample::Index>(), 0..4usize, bits);
-    (prop::collection::vec(requests, 1..4), prop::collection::vec(damage, 0..4)).prop_map(|(requests, damages)| {
-        let mut bytes = requests.concat().into_bytes();
-        for (at, remove, insert) in damages {
-            let at = at.index(bytes.len() + 1);
-            let to = (at + remove).min(bytes.len());
-            bytes.splice(at..to, insert.bytes());
-        }
-        bytes
-    })
+    (prop::collection::vec(requests, 1..4), prop::collection::vec(damage, 0..4)).prop_map(
+        |(requests, damages)| {
+            let mut bytes = requests.concat().into_bytes();
+            for (at, remove, insert) in damages {
+                let at = at.index(bytes.len() + 1);
+                let to = (at + remove).min(bytes.len());
+                bytes.splice(at..to, insert.bytes());
+            }
+            bytes
+        },
+    )
 }
 
 proptest! {

@@ -18,7 +18,7 @@ mod syntax;
 mod violation;
 mod wire;
 
-pub(super) use head::Bounds;
+pub(super) use head::{Bounds, MAX_METHOD_BYTES};
 pub(super) use io::Front;
 pub(super) use syntax::{is_host, is_imitation, is_target};
 pub use violation::Violation;

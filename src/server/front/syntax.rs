@@ -1,14 +1,14 @@
 //! The alphabets of HTTP: tokens, targets, hosts. Pure functions over bytes.
 
 /// Whether `byte` may be part of a token (RFC 9110 section 5.6.2).
-pub(crate) fn is_token(byte: u8) -> bool {
+pub(in crate::server) fn is_token(byte: u8) -> bool {
     matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
         || byte.is_ascii_alphanumeric()
 }
 
 /// Whether `byte` may be part of an origin-form target. Within visible ASCII this is what the `http`
 /// crate's `Uri` takes, without `#`, which it would silently cut off, and without bytes over 0x7F.
-pub(crate) fn is_target(byte: u8, in_query: bool) -> bool {
+pub(in crate::server) fn is_target(byte: u8, in_query: bool) -> bool {
     match byte {
         0..=b' ' | b'#' | b'<' | b'>' | 0x7f.. => false,
         b'"' => !in_query,
@@ -35,7 +35,7 @@ pub(super) fn find_control(bytes: &[u8]) -> usize {
 
 /// Whether `host` is a registered name, an IPv4 address or a bracketed IPv6 address, with an optional
 /// port. Stricter than RFC 3986: no percent-encoding, no sub-delims, no user information, no empty port.
-pub(crate) fn is_host(host: &[u8]) -> bool {
+pub(in crate::server) fn is_host(host: &[u8]) -> bool {
     let (name, port) = match host.iter().rposition(|&byte| byte == b':') {
         Some(colon) if !host.ends_with(b"]") => {
             let (name, port) = host.split_at(colon);
@@ -64,7 +64,7 @@ fn is_port(port: &[u8]) -> bool {
 
 /// Whether `name` is one of the fields that delimit or route messages in another spelling: equal once
 /// letters are lowered and all but letters and digits are turned into `-`, yet not the name itself.
-pub(crate) fn is_imitation(name: &[u8]) -> bool {
+pub(in crate::server) fn is_imitation(name: &[u8]) -> bool {
     let plain = |byte: u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' };
     FRAMING_NAMES.iter().any(|real| {
         real.len() == name.len()
@@ -123,13 +123,35 @@ mod tests {
 
     #[test]
     fn hosts() {
-        for good in ["a", "example.com", "EXAMPLE.com.", "a_b", "127.0.0.1", "a:1", "a:65535", "[::1]", "[::1]:8443"] {
+        for good in
+            ["a", "example.com", "EXAMPLE.com.", "a_b", "127.0.0.1", "a:1", "a:65535", "[::1]", "[::1]:8443"]
+        {
             assert!(is_host(good.as_bytes()), "{good}");
         }
         let long = "a".repeat(255);
         for bad in [
-            "", ":", ":80", "a:", "a:x", "a:65536", "a:123456", "u@a", "a b", "a,b", "a/b", "[::1", "::1", "[]", "[::1]x",
-            "[::1]:", "[a]", "a%41", "a:1:2", "é", "[::1%25eth0]", &long,
+            "",
+            ":",
+            ":80",
+            "a:",
+            "a:x",
+            "a:65536",
+            "a:123456",
+            "u@a",
+            "a b",
+            "a,b",
+            "a/b",
+            "[::1",
+            "::1",
+            "[]",
+            "[::1]x",
+            "[::1]:",
+            "[a]",
+            "a%41",
+            "a:1:2",
+            "é",
+            "[::1%25eth0]",
+            &long,
         ] {
             assert!(!is_host(bad.as_bytes()), "{bad}");
         }

@@ -174,3 +174,44 @@ impl Wire {
         self.lock().signals.abusive = true;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_a_head_or_the_stand_in_or_nobodys() {
+        let wire = Wire::default();
+        assert_eq!(wire.refusal_of(1), Some(Violation::Desynchronised), "no head was passed on");
+        wire.progress(2, false, false);
+        assert_eq!((wire.refusal_of(1), wire.refusal_of(2)), (None, None));
+        assert_eq!(wire.refusal_of(3), Some(Violation::Desynchronised));
+        wire.refuse(3, Violation::Field);
+        assert_eq!((wire.refusal_of(2), wire.refusal_of(3)), (None, Some(Violation::Field)));
+        assert_eq!(wire.refusal_of(4), Some(Violation::Desynchronised));
+    }
+
+    #[test]
+    fn only_the_answer_to_the_asking_request_decides_an_upgrade() {
+        let cx = Context::from_waker(Waker::noop());
+        for (early, switching, wanted) in [
+            (false, true, Upgrade::Granted),
+            (false, false, Upgrade::Declined),
+            (true, true, Upgrade::Granted),
+        ] {
+            let wire = Wire::default();
+            wire.progress(2, false, false);
+            wire.answered(1, true);
+            if early {
+                // Before the body of the asking request has ended.
+                wire.answered(2, switching);
+            }
+            wire.await_upgrade();
+            if !early {
+                assert_eq!(wire.upgrade(&cx), Upgrade::Awaited);
+                wire.answered(2, switching);
+            }
+            assert_eq!(wire.upgrade(&cx), wanted);
+        }
+    }
+}
