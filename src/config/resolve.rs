@@ -277,7 +277,7 @@ fn limits(raw: &raw::Limits) -> server::Limits {
         idle_timeout: raw.idle_timeout.0,
         shutdown_delay: raw.shutdown_delay.0,
         drain: raw.drain.0,
-        workers: raw.workers.map(count),
+        workers: raw.workers.map_or_else(|| server::Limits::default().workers, count),
     }
 }
 

@@ -237,7 +237,6 @@ fn field_of(field: MistakeField) -> String {
         MistakeField::DeniedScopesClause(i) => format!("deniedScopes[{i}]"),
         MistakeField::DeniedScopes(i, j) => format!("deniedScopes[{i}][{j}]"),
         MistakeField::RequiredAcr(i) => format!("requiredACR[{i}]"),
-        MistakeField::MaxAuthenticationAge => "maxAuthenticationAge".to_owned(),
     }
 }
 

@@ -174,7 +174,9 @@ impl Compiler {
             if let Some(twin) = self.tree.insert(&pattern, method, rule) {
                 let other = self.origins.get(twin).copied();
                 let kind = MistakeKind::Duplicate(method.to_owned());
-                self.mistakes.push(Mistake { endpoint: place, field: MistakeField::Uri, kind, other });
+                let number = endpoint.methods.iter().position(|known| known == method).unwrap_or_default();
+                let field = MistakeField::Method(number);
+                self.mistakes.push(Mistake { endpoint: place, field, kind, other });
                 continue;
             }
             self.origins.push(place);
@@ -220,8 +222,12 @@ impl Compiler {
             MistakeField::AllowedScopesClause,
             MistakeField::AllowedScopes,
         );
-        let denied =
-            self.clauses(place, &endpoint.denied_scopes, MistakeField::DeniedScopesClause, MistakeField::DeniedScopes);
+        let denied = self.clauses(
+            place,
+            &endpoint.denied_scopes,
+            MistakeField::DeniedScopesClause,
+            MistakeField::DeniedScopes,
+        );
         for (number, acr) in endpoint.required_acr.iter().enumerate() {
             if acr.is_empty()
                 || acr.chars().any(|character| character.is_whitespace() || character.is_control())

@@ -139,7 +139,8 @@ services:
     let seconds = Duration::from_secs;
     assert_eq!((limits.header_timeout, limits.handshake_timeout), (seconds(10), seconds(5)));
     assert_eq!((limits.header_bytes, limits.header_fields, limits.target_bytes), (65_536, 100, 16_384));
-    assert_eq!((limits.h2_streams, limits.connections, limits.workers), (100, 10_000, None));
+    assert_eq!((limits.h2_streams, limits.connections), (100, 10_000));
+    assert_eq!(limits.workers, std::thread::available_parallelism().unwrap().get());
     assert_eq!((limits.connect_timeout, limits.response_timeout), (seconds(3), seconds(60)));
     assert_eq!((limits.body_idle_timeout, limits.idle_timeout), (seconds(60), seconds(75)));
     assert_eq!((limits.shutdown_delay, limits.drain), (seconds(5), seconds(25)));
