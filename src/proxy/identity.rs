@@ -47,7 +47,7 @@ pub struct Unmapped {
 /// Why a claim did not become a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnmappedReason {
-    /// Its text has more than [`MAX_VALUE_BYTES`].
+    /// Its text has more than 8 KiB.
     #[error("its header would be longer than 8 KiB")]
     TooLong,
     /// It is an object, or an array with objects or arrays in it.
