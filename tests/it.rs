@@ -12,4 +12,9 @@
 mod support;
 
 /// The tests, by topic.
-mod it {}
+mod it {
+    mod rp_answers;
+    mod rp_basic;
+    mod rp_config;
+    mod rp_tokens;
+}

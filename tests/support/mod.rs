@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod client;
+pub mod expect;
 pub mod idp;
 pub mod ports;
 pub mod proxy;

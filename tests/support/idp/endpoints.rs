@@ -70,7 +70,7 @@ fn jwks(behaviour: &Behaviour) -> Reply {
 /// Approves at once, and sends the browser back.
 fn authorize(shared: &Shared, behaviour: &Behaviour, call: &Call) -> Reply {
     let get = |name: &str| call.parameter(name).unwrap_or_default().to_owned();
-    let mut expect = |what: &str, holds: bool| {
+    let expect = |what: &str, holds: bool| {
         if !holds {
             shared.wrong(format!("authorization request: {what}: {:?}", call.query));
         }

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
 pub use behaviour::{Behaviour, ClientAuthentication, Reply, Signer, break_signature, set};
-pub use keys::{Algorithm, Key, encode, hs256, random};
+pub use keys::{Algorithm, Key, encode, random};
 pub use mode::Mode;
 
 use super::ports::free_port;
