@@ -13,8 +13,12 @@ mod support;
 
 /// The tests, by topic.
 mod it {
+    mod login;
+    mod outcomes;
+    mod paths;
     mod rp_answers;
     mod rp_basic;
     mod rp_config;
     mod rp_tokens;
+    mod session;
 }
