@@ -13,7 +13,13 @@ mod support;
 
 /// The tests, by topic.
 mod it {
+    mod admin;
+    mod architecture;
+    mod config_errors;
+    mod forwarding;
+    mod hosts;
     mod login;
+    mod original;
     mod outcomes;
     mod paths;
     mod rp_answers;
@@ -21,4 +27,5 @@ mod it {
     mod rp_config;
     mod rp_tokens;
     mod session;
+    mod shutdown;
 }

@@ -386,7 +386,7 @@ async fn nothing_leaks_without_a_session() {
 async fn methods_are_exact() {
     let stage = Stage::usual().await;
     let mut browser = stage.logged_in().await;
-    let mut status = async |browser: &mut Browser, method: &str| {
+    let status = async |browser: &mut Browser, method: &str| {
         browser.send(method, &stage.url("/staff/"), &FETCH, b"").await.status
     };
     for (method, wanted) in [

@@ -266,7 +266,11 @@ pub struct Raw {
 impl Raw {
     /// Connects for HTTP/1.1, with the host as SNI.
     pub async fn connect(port: u16, host: &str) -> Self {
-        let stream = soon("TLS", connect(port, Some(host), &[b"http/1.1"])).await.expect("TLS");
+        Self::over(soon("TLS", connect(port, Some(host), &[b"http/1.1"])).await.expect("TLS"))
+    }
+
+    /// Over a connection that is there.
+    pub fn over(stream: TlsStream<TcpStream>) -> Self {
         Self { stream, ahead: Vec::new() }
     }
 

@@ -34,6 +34,18 @@ impl Plan {
         self.config["services"][0][field] = value;
     }
 
+    /// A second service on the same port and with the same rules, with another host.
+    pub fn second(&mut self, name: &str, host: &str) -> &mut Value {
+        let mut service = self.config["services"][0].clone();
+        let port = service["exposedPort"].as_u64().unwrap();
+        service["name"] = json!(name);
+        service["hosts"] = json!([host]);
+        service["OIDCCallbackURL"] = json!(format!("https://{host}:{port}"));
+        let services = self.config["services"].as_array_mut().unwrap();
+        services.push(service);
+        services.last_mut().unwrap()
+    }
+
     /// The endpoints of the only spec.
     pub fn endpoints(&mut self, endpoints: Value) {
         self.config["httpResourceSpecs"][0]["endpoints"] = endpoints;
@@ -190,14 +202,16 @@ pub fn config(port: u16, admin: u16) -> Value {
     })
 }
 
-/// Fills in what the first service does not say of its provider and application.
+/// Fills in what the services do not say of their provider and application. A null is taken away.
 fn fill(config: &mut Value, idp: &Idp, app: &App) {
     let behaviour = idp.behaviour();
-    let service = config["services"][0].as_object_mut().unwrap();
-    let mut default = |name: &str, value: Value| drop(service.entry(name).or_insert(value));
-    default("port", json!(app.port));
-    default("OIDCProviderURL", json!(idp.issuer));
-    default("OIDCClientID", json!(behaviour.client_id));
-    default("OIDCClientSecret", json!(behaviour.client_secret));
-    service.retain(|_, value| !value.is_null());
+    for service in config["services"].as_array_mut().unwrap() {
+        let service = service.as_object_mut().unwrap();
+        let mut default = |name: &str, value: Value| drop(service.entry(name).or_insert(value));
+        default("port", json!(app.port));
+        default("OIDCProviderURL", json!(idp.issuer));
+        default("OIDCClientID", json!(behaviour.client_id));
+        default("OIDCClientSecret", json!(behaviour.client_secret));
+        service.retain(|_, value| !value.is_null());
+    }
 }
