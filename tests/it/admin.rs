@@ -3,7 +3,6 @@
 use serde_json::json;
 
 use crate::support::client::{Answer, FETCH};
-use crate::support::expect::problem;
 use crate::support::ports::free_port;
 use crate::support::proxy::refused;
 use crate::support::stage::Stage;
@@ -44,8 +43,11 @@ async fn health_readiness_metrics_and_config() {
     assert!(config.contains("client-of-the-tests"), "{config}");
     assert_eq!(stage.secrets().found_in(&config), None);
     assert_eq!(stage.secrets().found_in(&metrics), None);
-    problem(&stage.admin("/nothing").await, 404);
-    problem(&ask(&stage, "PUT", stage.admin, "/healthz", &[]).await, 405);
+    for (method, path, status) in [("GET", "/nothing", 404), ("PUT", "/healthz", 405)] {
+        let answer = ask(&stage, method, stage.admin, path, &[]).await.expect(status);
+        assert_eq!(answer.header("content-type"), "application/problem+json");
+        assert_eq!(answer.json()["status"], status);
+    }
 }
 
 /// A page in a browser can't read it, by name rebinding or from another origin.

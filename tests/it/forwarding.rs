@@ -309,9 +309,11 @@ async fn a_cut_answer_is_seen_as_cut() {
         tokio::spawn(connection);
         let request =
             http::Request::get(stage.url(path)).body(http_body_util::Empty::<Bytes>::new()).unwrap();
-        let answer = soon("a head", sender.send_request(request)).await.unwrap();
-        let body = soon("the end", answer.into_body().collect()).await;
-        assert!(body.is_err(), "{path}: a whole answer over HTTP/2");
+        // The reset may overtake the head.
+        if let Ok(answer) = soon("a head", sender.send_request(request)).await {
+            let body = soon("the end", answer.into_body().collect()).await;
+            assert!(body.is_err(), "{path}: a whole answer over HTTP/2");
+        }
     }
 }
 

@@ -24,8 +24,7 @@ async fn plain(port: u16, request: &str) -> Answer {
         headers.append(http::HeaderName::from_bytes(name.as_bytes()).unwrap(), value.trim().parse().unwrap());
     }
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    let (version, body) = (http::Version::HTTP_11, body.to_owned().into());
-    Answer { status, version, headers, body, url: format!("http://127.0.0.1:{port}/") }
+    Answer { status, headers, body: body.to_owned().into(), url: format!("http://127.0.0.1:{port}/") }
 }
 
 /// A request to this host over TLS with that SNI.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::client::{Answer, Browser, FETCH, NAVIGATION};
+use crate::support::client::{Answer, Browser, FETCH, NAVIGATION, Pairs};
 use crate::support::expect::{own, page, problem};
 use crate::support::idp::Endpoint;
 use crate::support::stage::Stage;
@@ -52,7 +52,7 @@ async fn nobody_is_logged_in() {
 async fn navigations_are_told_from_the_rest() {
     let stage = Stage::usual().await;
     let page = ("accept", "text/html");
-    let cases: [(&str, &[(&str, &str)], bool); 14] = [
+    let cases: [(&str, Pairs<'_>, bool); 14] = [
         ("GET", &NAVIGATION, true),
         ("HEAD", &NAVIGATION, true),
         ("GET", &FETCH, false),
@@ -194,7 +194,7 @@ async fn a_stronger_login_is_needed() {
 
         stage.idp.change(|behaviour| behaviour.honours_step_up = false);
         let mut weak = stage.logged_in().await;
-        let callback = weak.to_callback(&stage.url(path)).await;
+        let callback = weak.authorize(&stage.url(path)).await;
         let answer = weak.navigate(callback.as_str()).await;
         page(&answer, 403);
         assert!(answer.text().contains(value) || answer.text().contains("15 min"), "{}", answer.text());
@@ -314,7 +314,7 @@ async fn preflights_are_judged_or_forwarded() {
 async fn reserved_paths_have_methods() {
     let stage = Stage::usual().await;
     let mut browser = stage.browser();
-    let callback = browser.to_callback(&stage.url("/app/")).await;
+    let callback = browser.authorize(&stage.url("/app/")).await;
     for (path, allow) in [
         (callback.as_str().to_owned(), "GET"),
         (stage.url("/aporeto/oidc/login"), "GET"),
@@ -362,7 +362,7 @@ async fn observing_only() {
 #[tokio::test]
 async fn nothing_leaks_without_a_session() {
     let stage = Stage::usual().await;
-    let headers: [&[(&str, &str)]; 5] = [
+    let headers: [Pairs<'_>; 5] = [
         &[],
         &[("range", "bytes=0-10")],
         &[("if-none-match", "\"x\"")],

@@ -24,6 +24,7 @@ async fn accepted(mode: Mode) {
         assert_eq!(stage.idp.login_calls(), (1, 1), "{mode:?} {algorithm:?}");
         let call = stage.idp.calls_of(&Endpoint::UserInfo).remove(0);
         assert!(call.headers["authorization"].to_str().unwrap().starts_with("Bearer "));
+        stage
     }))
     .await;
 }
@@ -33,6 +34,7 @@ async fn refused(mode: Mode, user_info_calls: usize) {
     join_all(Algorithm::ALL.map(|algorithm| async move {
         let stage = stage(mode, algorithm).await;
         refused_login(&stage, 400, user_info_calls).await;
+        stage
     }))
     .await;
 }

@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 
-use crate::support::expect::{accepted_login, page, problem, refused_login};
+use crate::support::expect::{accepted_login, page, refused_login};
 use crate::support::idp::{Algorithm, Endpoint, Key, Mode};
 use crate::support::stage::Stage;
 
@@ -28,7 +28,6 @@ async fn oidcc_client_test_discovery_issuer_mismatch() {
     let stage = Stage::misbehaving(Mode::DiscoveryIssuerMismatch.behaviour(Algorithm::Rs256)).await;
     let mut browser = stage.browser();
     page(&browser.navigate(&stage.url("/app/")).await, 503);
-    problem(&browser.fetch(&stage.url("/app/")).await, 401);
     assert_eq!(stage.idp.count(&Endpoint::Authorize), 0);
     assert_eq!(stage.admin("/readyz?service=app").await.status, 503);
     assert_eq!(stage.admin("/readyz").await.status, 503);
@@ -51,6 +50,7 @@ async fn oidcc_client_test_signing_key_rotation_just_before_signing() {
         stage.idp.change(|behaviour| behaviour.rotate_at_token = rotating.rotate_at_token);
         accepted_login(&stage).await;
         assert_eq!(stage.idp.count(&Endpoint::Jwks), 2, "{algorithm:?}: one more JWKS call");
+        stage
     }))
     .await;
 }
@@ -64,6 +64,7 @@ async fn oidcc_client_test_signing_key_rotation() {
         stage.idp.change(|behaviour| behaviour.rotate(Key::new(algorithm, 1)));
         accepted_login(&stage).await;
         assert_eq!(stage.idp.count(&Endpoint::Jwks), 2, "{algorithm:?}: one more JWKS call");
+        stage
     }))
     .await;
 }

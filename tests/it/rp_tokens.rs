@@ -288,7 +288,7 @@ async fn a_token_brings_no_keys() {
 async fn the_nonce_is_that_of_this_login() {
     let stage = asking_user_info().await;
     let mut other = stage.browser();
-    other.to_callback(&stage.url("/app/")).await;
+    other.authorize(&stage.url("/app/")).await;
     let nonce = stage.idp.calls_of(&Endpoint::Authorize)[0].parameter("nonce").unwrap().to_owned();
     let wrong = vec![
         with_claim("wrong", "nonce", json!(random())),

@@ -13,6 +13,9 @@ use crate::support::idp::{Algorithm, Behaviour, random};
 use crate::support::ports::free_port;
 use crate::support::stage::{HOST, Stage};
 
+/// Names and values.
+type Cookies = Vec<(String, String)>;
+
 /// SES-01, SES-02.
 #[tokio::test]
 async fn the_cookie_is_sealed_and_strict() {
@@ -80,12 +83,9 @@ async fn a_session_is_of_one_service() {
     let state = Arc::new(TempDir::new().unwrap());
     let first = Stage::build(|_| {}, state.clone()).await.unwrap();
     let browser = first.logged_in().await;
-    let others: [(&str, fn(&mut Value)); 3] = [
-        ("another service", |service| service["name"] = json!("other")),
-        ("another client", |service| service["OIDCClientID"] = json!("another")),
-        ("another issuer", |service| service["OIDCProviderURL"] = json!("https://idp.example.com")),
-    ];
-    for (what, change) in others {
+    for (field, value) in
+        [("name", "other"), ("OIDCClientID", "another"), ("OIDCProviderURL", "https://idp.example.com")]
+    {
         let second = Stage::build(
             |plan| {
                 plan.wait_for_discovery = false;
@@ -93,7 +93,7 @@ async fn a_session_is_of_one_service() {
                 for field in ["OIDCProviderURL", "OIDCClientID", "OIDCClientSecret"] {
                     plan.set(field, first.config["services"][0][field].clone());
                 }
-                change(&mut plan.config["services"][0]);
+                plan.set(field, json!(value));
             },
             state.clone(),
         )
@@ -102,8 +102,8 @@ async fn a_session_is_of_one_service() {
         let mut thief = second.browser();
         thief.jar = browser.jar.clone();
         let answer = thief.fetch(&second.url("/app/")).await;
-        assert!(matches!(answer.status, 401 | 503), "{what}: {answer:?}");
-        assert_eq!(second.app.count(), 0, "{what}");
+        assert!(matches!(answer.status, 401 | 503), "another {field}: {answer:?}");
+        assert_eq!(second.app.count(), 0, "another {field}");
     }
     // The same service again, from the same state: the session goes on.
     let again = Stage::build(
@@ -188,6 +188,7 @@ async fn keys_are_rotated() {
             |plan| {
                 plan.config["session"] = json!({ "keyFile": file });
                 if let Some((_, service)) = &known {
+                    plan.wait_for_discovery = false;
                     for field in ["OIDCProviderURL", "OIDCClientID", "OIDCClientSecret"] {
                         plan.set(field, service[field].clone());
                     }
@@ -234,7 +235,7 @@ async fn a_large_session_is_split() {
     // Parts that are missing, in excess, exchanged, or from another session.
     let mut other = stage.browser();
     other.follow(&stage.url("/staff/")).await.expect(200);
-    let with = |change: &dyn Fn(&mut Vec<(String, String)>)| {
+    let with = |change: &dyn Fn(&mut Cookies)| {
         let mut cookies = cookies.clone();
         change(&mut cookies);
         cookies
@@ -277,7 +278,7 @@ async fn a_large_session_is_split() {
 #[tokio::test]
 async fn a_session_that_is_too_large_is_refused() {
     let stage = Stage::usual().await;
-    let groups: Vec<String> = (0..3_000).map(|index| format!("team-{index}-{}", random())).collect();
+    let groups: Vec<String> = (0..1_500).map(|index| format!("team-{index}-{}", random())).collect();
     stage.idp.change(|behaviour| behaviour.user["groups"] = json!(groups));
     let mut browser = stage.browser();
     let answer = stage.login(&mut browser, "/staff/").await;
@@ -307,7 +308,7 @@ async fn tossed_cookies_change_nobody() {
     let subject = async |cookies: String| {
         let request = format!("GET /app/ HTTP/1.1\r\nHost: {HOST}\r\nCookie: {cookies}\r\n\r\n");
         let answer = Raw::ask(stage.port, HOST, &request).await;
-        assert!(matches!(answer.status, 200 | 401), "{answer:?}");
+        assert!(matches!(answer.status, 200 | 401 | 403), "{answer:?}");
         (answer.status == 200).then(|| stage.app.last().header("x-user").concat())
     };
     assert_eq!(subject(format!("{garbage}; {real}")).await.as_deref(), Some("alice"), "garbage first");
@@ -315,9 +316,9 @@ async fn tossed_cookies_change_nobody() {
     let many = vec![garbage.clone(); 50].join("; ");
     let among_many = subject(format!("{many}; {real}")).await;
     assert!(among_many.is_none() || among_many.as_deref() == Some("alice"));
-    // Two real ones: one of them, never a mixture.
+    // Two real ones: nobody can tell whose browser it is.
     let both = subject(format!("{real}; {name}={tossed}")).await;
-    assert!(matches!(both.as_deref(), None | Some("alice" | "mallory")), "{both:?}");
+    assert_eq!(both, None, "one of two sessions was chosen");
 }
 
 /// SES-10: a session that was there before the login does not survive it.

@@ -84,7 +84,12 @@ async fn http2_streams_are_finished() {
     let mut answer = soon("a head", sender.send_request(request)).await.unwrap().into_body();
     soon("the first part", answer.frame()).await.unwrap().unwrap();
     stage.proxy.terminate();
-    stage.proxy.event("draining").await;
+    let refused = async {
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, stage.port)).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("the listener to close", refused).await;
     stage.app.release();
     assert_eq!(soon("the rest", answer.collect()).await.unwrap().to_bytes(), "second part");
     drop(sender);

@@ -73,13 +73,6 @@ struct Shared {
 }
 
 impl App {
-    /// Starts one on a port of its own.
-    pub async fn start() -> Self {
-        let app = Self::down();
-        app.up().await;
-        app
-    }
-
     /// One that nobody answers for yet.
     pub fn down() -> Self {
         Self { port: free_port(), shared: Arc::default(), server: std::sync::Mutex::new(None) }

@@ -22,7 +22,6 @@ use super::soon;
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: u16,
-    pub version: http::Version,
     pub headers: HeaderMap,
     pub body: Bytes,
     /// What was asked for.
@@ -84,6 +83,9 @@ pub struct Browser {
     secrets: Secrets,
 }
 
+/// Names and values, of headers or of cookies.
+pub type Pairs<'a> = &'a [(&'a str, &'a str)];
+
 /// What a navigation sends.
 pub const NAVIGATION: [(&str, &str); 4] = [
     ("accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"),
@@ -136,13 +138,13 @@ impl Browser {
     }
 
     /// Goes from a page that needs a login to the callback's URL, without calling that.
-    pub async fn to_callback(&mut self, url: &str) -> Url {
+    pub async fn authorize(&mut self, url: &str) -> Url {
         let provider = self.navigate(url).await.expect(302).location();
         self.navigate(provider.as_str()).await.expect(302).location()
     }
 
     /// Any request. Headers of the same name are sent as often as they are given.
-    pub async fn send(&mut self, method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    pub async fn send(&mut self, method: &str, url: &str, headers: Pairs<'_>, body: &[u8]) -> Answer {
         let parsed = Url::parse(url).unwrap();
         let host = parsed.host_str().unwrap().to_owned();
         let port = parsed.port_or_known_default().unwrap();
@@ -166,13 +168,8 @@ impl Browser {
         let waited = format!("the answer to {method} {url}");
         let answer = soon(&waited, self.exchange(port, &host, tls, request)).await;
         let (head, body) = answer.unwrap_or_else(|error| panic!("{method} {url}: {error}"));
-        let answer = Answer {
-            status: head.status.as_u16(),
-            version: head.version,
-            headers: head.headers,
-            body,
-            url: url.to_owned(),
-        };
+        let answer =
+            Answer { status: head.status.as_u16(), headers: head.headers, body, url: url.to_owned() };
         if tls {
             self.keep(&host, &answer);
         }
@@ -186,25 +183,20 @@ impl Browser {
         tls: bool,
         request: http::Request<Full<Bytes>>,
     ) -> Result<(http::response::Parts, Bytes), hyper::Error> {
-        let response = if !tls {
+        if !tls {
             let io = TokioIo::new(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.expect("connects"));
             let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
-            tokio::spawn(connection);
-            sender.send_request(request).await?
-        } else if self.http2 {
-            let io = TokioIo::new(connect(port, Some(host), &[b"h2"]).await.expect("TLS"));
+            return finish(tokio::spawn(connection), async move { sender.send_request(request).await }).await;
+        }
+        let protocol: &[u8] = if self.http2 { b"h2" } else { b"http/1.1" };
+        let io = TokioIo::new(connect(port, Some(host), &[protocol]).await.expect("TLS"));
+        if self.http2 {
             let (mut sender, connection) =
                 hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await?;
-            tokio::spawn(connection);
-            sender.send_request(request).await?
-        } else {
-            let io = TokioIo::new(connect(port, Some(host), &[b"http/1.1"]).await.expect("TLS"));
-            let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
-            tokio::spawn(connection);
-            sender.send_request(request).await?
-        };
-        let (head, body) = response.into_parts();
-        Ok((head, body.collect().await?.to_bytes()))
+            return finish(tokio::spawn(connection), async move { sender.send_request(request).await }).await;
+        }
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
+        finish(tokio::spawn(connection), async move { sender.send_request(request).await }).await
     }
 
     /// The Cookie header for a host.
@@ -254,6 +246,18 @@ impl Browser {
             }
         }
     }
+}
+
+/// The whole answer of a request, and the end of its connection: nothing of it is left that could keep the proxy
+/// from ending while a test waits for that.
+async fn finish(
+    connection: tokio::task::JoinHandle<hyper::Result<()>>,
+    response: impl Future<Output = hyper::Result<http::Response<hyper::body::Incoming>>>,
+) -> hyper::Result<(http::response::Parts, Bytes)> {
+    let (head, body) = response.await?.into_parts();
+    let body = body.collect().await?.to_bytes();
+    let _ = connection.await;
+    Ok((head, body))
 }
 
 /// A TLS connection for exact bytes.
@@ -326,8 +330,7 @@ impl Raw {
             None if chunked => self.chunks().await?,
             None => self.rest().await,
         };
-        let version = http::Version::HTTP_11;
-        Some(Answer { status, version, headers, body: body.into(), url: "(raw)".to_owned() })
+        Some(Answer { status, headers, body: body.into(), url: "(raw)".to_owned() })
     }
 
     /// Reads until the bytes read hold this text, and gives them.
@@ -346,12 +349,6 @@ impl Raw {
     pub async fn rest(&mut self) -> Vec<u8> {
         while self.more().await.is_some() {}
         std::mem::take(&mut self.ahead)
-    }
-
-    /// The stream, for what is not HTTP any more.
-    pub fn into_stream(self) -> TlsStream<TcpStream> {
-        assert!(self.ahead.is_empty(), "read too far");
-        self.stream
     }
 
     async fn more(&mut self) -> Option<()> {

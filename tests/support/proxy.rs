@@ -18,7 +18,7 @@ use super::soon;
 #[derive(Debug)]
 pub struct Proxy {
     process: Process,
-    state: Arc<TempDir>,
+    _state: Arc<TempDir>,
     /// What must never be seen in the log: added to by whoever learns a secret.
     pub secrets: Secrets,
 }
@@ -75,18 +75,8 @@ impl Proxy {
         if started {
             Err(process.finish().await)
         } else {
-            Ok(Self { process, state, secrets: Secrets::default() })
+            Ok(Self { process, _state: state, secrets: Secrets::default() })
         }
-    }
-
-    /// The directory that outlives the process, to start again with.
-    pub fn state(&self) -> Arc<TempDir> {
-        self.state.clone()
-    }
-
-    /// Every log line so far.
-    pub fn lines(&self) -> Vec<Value> {
-        self.process.lines.borrow().json().collect()
     }
 
     /// Waits for a log line.

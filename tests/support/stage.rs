@@ -153,7 +153,7 @@ impl Stage {
 
     /// A login from a page on, up to and with the callback's answer.
     pub async fn login(&self, browser: &mut Browser, path: &str) -> Answer {
-        let callback = browser.to_callback(&self.url(path)).await;
+        let callback = browser.authorize(&self.url(path)).await;
         browser.navigate(callback.as_str()).await
     }
 
@@ -193,7 +193,7 @@ pub fn config(port: u16, admin: u16) -> Value {
                 { "URI": "/closed/*", "methods": ["*"], "allowedScopes": [] },
                 { "URI": "/strong/*", "methods": ["*"], "allowedScopes": [["email=*"]], "requiredACR": ["gold"] },
                 { "URI": "/fresh/*", "methods": ["*"], "allowedScopes": [["email=*"]], "maxAuthenticationAge": "15m" },
-                { "URI": "/?", "methods": ["GET"], "allowedScopes": [["email=*"]] },
+                { "URI": "/", "methods": ["GET"], "allowedScopes": [["email=*"]] },
             ],
         }],
         "admin": { "listen": format!("127.0.0.1:{admin}") },
@@ -207,7 +207,9 @@ fn fill(config: &mut Value, idp: &Idp, app: &App) {
     let behaviour = idp.behaviour();
     for service in config["services"].as_array_mut().unwrap() {
         let service = service.as_object_mut().unwrap();
-        let mut default = |name: &str, value: Value| drop(service.entry(name).or_insert(value));
+        let mut default = |name: &str, value: Value| {
+            service.entry(name).or_insert(value);
+        };
         default("port", json!(app.port));
         default("OIDCProviderURL", json!(idp.issuer));
         default("OIDCClientID", json!(behaviour.client_id));
