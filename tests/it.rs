@@ -16,13 +16,17 @@ mod support;
 mod it {
     mod admin;
     mod architecture;
+    mod commands;
     mod config_errors;
     mod forwarding;
+    mod framing;
     mod hosts;
+    mod limits;
     mod login;
     mod original;
     mod outcomes;
     mod paths;
+    mod reload;
     mod rp_answers;
     mod rp_basic;
     mod rp_config;

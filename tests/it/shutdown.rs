@@ -41,14 +41,14 @@ async fn what_is_in_flight_is_finished() {
 #[tokio::test]
 async fn it_serves_while_the_load_balancer_learns() {
     let stage = Stage::with(|plan| plan.limit("shutdownDelay", json!("2s"))).await;
-    stage.admin("/readyz").await.expect(200);
-    stage.proxy.terminate();
-    let not_ready = async {
-        while stage.admin("/readyz").await.status != 503 {
+    let until = async |status: u16| {
+        while stage.admin("/readyz").await.status != status {
             tokio::task::yield_now().await;
         }
     };
-    soon("not ready", not_ready).await;
+    soon("ready", until(200)).await;
+    stage.proxy.terminate();
+    soon("not ready", until(503)).await;
     stage.browser().fetch(&stage.url("/public/")).await.expect(200);
     stage.admin("/healthz").await.expect(200);
     let Stage { proxy, .. } = stage;

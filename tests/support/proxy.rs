@@ -66,17 +66,29 @@ impl Proxy {
     ) -> Result<Self, Finished> {
         let file = state.path().join("portcullis.yaml");
         std::fs::write(&file, config).unwrap();
-        let mut process = Process::spawn(&["run", "-c", file.to_str().unwrap()], state.path(), environment);
+        let started = |line: &str| line.contains("\"event\":\"started\"");
+        Self::launch(state, &["run", "-c", file.to_str().unwrap()], environment, started).await
+    }
+
+    /// Starts any command that runs until it is told to end, and waits for a line of its output.
+    pub async fn launch(
+        state: Arc<TempDir>,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+        started: impl Fn(&str) -> bool,
+    ) -> Result<Self, Finished> {
+        let mut process = Process::spawn(arguments, state.path(), environment);
         let mut lines = process.lines.clone();
-        let started = soon("the line of the started event, or the end of the process", async {
-            lines.wait_for(|log| log.ended || log.has(|line| line["event"] == "started")).await.unwrap().ended
+        let ended = soon("a line that says that it serves, or the end of the process", async {
+            let wanted = |log: &LogLines| log.ended || log.text.iter().any(|line| started(line));
+            let log = lines.wait_for(wanted).await.unwrap();
+            !log.text.iter().any(|line| started(line))
         })
         .await;
-        if started {
-            Err(process.finish().await)
-        } else {
-            Ok(Self { process, _state: state, secrets: Secrets::default() })
+        if ended {
+            return Err(process.finish().await);
         }
+        Ok(Self { process, _state: state, secrets: Secrets::default() })
     }
 
     /// Waits for a log line.
