@@ -126,6 +126,38 @@ async fn sni_and_host_name_the_same_service() {
     );
 }
 
+/// The same over HTTP/2, where the host is in `:authority`, and a connection may be used for another host.
+#[tokio::test]
+async fn http2_names_the_same_service_too() {
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    let stage = Stage::with(|plan| {
+        plan.second("other", "other.test");
+    })
+    .await;
+    let io = TokioIo::new(connect(stage.port, Some(HOST), &[b"h2"]).await.unwrap());
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    for (authority, host, statuses) in [
+        (HOST, None, &[200][..]),
+        (HOST, Some(HOST), &[200]),
+        ("other.test", None, &[421]),
+        ("unknown.test", None, &[421]),
+        (HOST, Some("other.test"), &[400, 421]),
+        ("other.test", Some(HOST), &[400, 421]),
+        (HOST, None, &[200]),
+    ] {
+        let mut request = http::Request::get(format!("https://{authority}/public/"));
+        if let Some(host) = host {
+            request = request.header("host", host);
+        }
+        let request = request.body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap();
+        let answer = crate::support::soon("an answer", sender.send_request(request)).await.unwrap();
+        assert!(statuses.contains(&answer.status().as_u16()), "{authority}, Host {host:?}: {answer:?}");
+    }
+    assert_eq!(stage.app.count(), 3);
+}
+
 /// The DNS names of the leaf.
 fn names(chain: &[rustls::pki_types::CertificateDer<'_>]) -> Vec<String> {
     let (_, leaf) = x509_parser::parse_x509_certificate(&chain[0]).unwrap();

@@ -98,6 +98,23 @@ async fn http2_streams_are_finished() {
     assert_eq!(proxy.finished().await.code, Some(0));
 }
 
+/// A WebSocket is told to close, and does not hold the end up.
+#[tokio::test]
+async fn a_websocket_is_closed() {
+    use futures_util::{SinkExt as _, StreamExt as _};
+    use tokio_tungstenite::tungstenite::Message;
+    let stage = Stage::with(|plan| plan.limit("drain", json!("3s"))).await;
+    let tls = connect(stage.port, Some(HOST), &[b"http/1.1"]).await.unwrap();
+    let url = format!("wss://{HOST}:{}/public/ws", stage.port);
+    let (mut socket, _) = soon("a handshake", tokio_tungstenite::client_async(url, tls)).await.unwrap();
+    socket.send(Message::text("before")).await.unwrap();
+    assert_eq!(soon("the echo", socket.next()).await.unwrap().unwrap(), Message::text("before"));
+    stage.proxy.terminate();
+    soon("the end of the tunnel", async { while let Some(Ok(_)) = socket.next().await {} }).await;
+    let Stage { proxy, .. } = stage;
+    assert_eq!(proxy.finished().await.code, Some(0));
+}
+
 /// A port in use is an error, by another Portcullis too.
 #[tokio::test]
 async fn a_port_in_use_is_an_error() {
