@@ -2,15 +2,19 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use http::HeaderMap;
 use tokio::runtime::Handle;
 
 use crate::clock::Clock;
 use crate::config::{Authorization, Config, Service};
 use crate::oidc::{self, Provider};
 use crate::proxy::Connector;
-use crate::session::{KeyRing, KeySource};
+use crate::session::{Binding, KeyRing, KeySource, NewSession, Sealer, Session, Sessions};
+use crate::tag::Claims;
 use crate::tls::{self, Certificate};
 
 /// One thing that was looked at.
@@ -64,9 +68,11 @@ pub async fn check(config: &Config, offline: bool) -> Vec<Finding> {
         findings.push(finding(Level::Warning, "configuration", warning, ""));
     }
     findings.push(keys(&config.session_keys));
+    findings.extend(config.state_directory.as_deref().map(state_directory));
     for service in &config.services {
         findings.push(certificate(service, config.state_directory.as_deref()));
         if let Authorization::Oidc(oidc) = &service.authorization {
+            findings.push(cookie_size(service, oidc));
             findings.extend(provider(service, oidc, offline).await);
         }
         if !offline {
@@ -113,6 +119,79 @@ fn keys(source: &KeySource) -> Finding {
     }
 }
 
+/// Whether the state directory can be written, or made. Leaves nothing behind.
+fn state_directory(directory: &Path) -> Finding {
+    let about = "stateDirectory";
+    let Some(existing) = directory.ancestors().find(|ancestor| ancestor.is_dir()) else {
+        return finding(
+            Level::Error,
+            about,
+            format!("{} has no directory above it", directory.display()),
+            "fix the path",
+        );
+    };
+    let probe = existing.join(format!(".portcullis-check-{}", std::process::id()));
+    let written = std::fs::OpenOptions::new().write(true).create_new(true).open(&probe);
+    let _ = std::fs::remove_file(&probe);
+    match written {
+        Ok(_) if existing == directory => {
+            finding(Level::Fine, about, format!("{} can be written", directory.display()), "")
+        }
+        Ok(_) => finding(Level::Fine, about, format!("{} will be made", directory.display()), ""),
+        Err(error) => finding(
+            Level::Error,
+            about,
+            format!("{} cannot be written: {error}", existing.display()),
+            "give the user that Portcullis runs as the right to write there",
+        ),
+    }
+}
+
+/// How much room a session's claims have: a session without any is made and measured.
+fn cookie_size(service: &Service, oidc: &oidc::Config) -> Finding {
+    let about = about(service);
+    let measured = || {
+        let ring = KeyRing::load(&KeySource::Ephemeral).ok()?;
+        let binding = Binding {
+            service: service.name.to_string(),
+            host: service.canonical_host.as_str().to_owned(),
+            issuer: oidc.issuer.clone(),
+            client_id: oidc.client_id.clone(),
+        };
+        let sealer = Sealer::new(Arc::new(ArcSwap::from_pointee(ring)), &binding);
+        let clock = Clock::system();
+        let login = NewSession {
+            issuer: &oidc.issuer,
+            subject: "00000000-0000-0000-0000-000000000000",
+            sid: None,
+            claims: &Claims::new(),
+            keep: &oidc.needed_claims,
+            token_expires_at: clock.now(),
+            acr: None,
+            auth_time: None,
+        };
+        let session = Session::new(login, clock.now()).ok()?;
+        let cookies =
+            Sessions::new(service.session.clone(), sealer, clock).seal(&session, &HeaderMap::new()).ok()?;
+        Some(cookies.iter().map(http::HeaderValue::len).sum::<usize>())
+    };
+    let Some(bytes) = measured() else {
+        return finding(
+            Level::Error,
+            &about,
+            "a session could not be sealed",
+            "is the system out of entropy?",
+        );
+    };
+    let claims: Vec<&str> = oidc.needed_claims.iter().map(String::as_str).collect();
+    let kept =
+        if claims.is_empty() { "no claims".to_owned() } else { format!("the claims {}", claims.join(", ")) };
+    let what = format!(
+        "session cookie: {bytes} bytes before claims; keeps {kept}; at most 12 cookies and 40 KiB, about 29 KB of claims"
+    );
+    finding(Level::Fine, &about, what, "")
+}
+
 fn certificate(service: &Service, state: Option<&Path>) -> Finding {
     let about = about(service);
     match &service.tls {
@@ -149,9 +228,11 @@ fn certificate(service: &Service, state: Option<&Path>) -> Finding {
                     .collect();
                 match facts.doubts(&hosts, Clock::system().now()).first() {
                     None => finding(Level::Fine, &about, format!("certificate of {}", facts.subject), ""),
-                    Some(doubt) => {
-                        finding(Level::Error, &about, format!("certificate: {doubt}"), "have it issued anew")
+                    // The texts of doubts say what to do.
+                    Some(doubt @ tls::Doubt::ExpiresSoon(_)) => {
+                        finding(Level::Warning, &about, format!("certificate: {doubt}"), "")
                     }
+                    Some(doubt) => finding(Level::Error, &about, format!("certificate: {doubt}"), ""),
                 }
             }
         },
@@ -160,8 +241,7 @@ fn certificate(service: &Service, state: Option<&Path>) -> Finding {
 
 async fn provider(service: &Service, oidc: &oidc::Config, offline: bool) -> Vec<Finding> {
     let about = about(service);
-    let provider =
-        Provider::new(oidc.clone(), Clock::system(), Handle::current(), std::sync::Arc::new(|_| ()));
+    let provider = Provider::new(oidc.clone(), Clock::system(), Handle::current(), Arc::new(|_| ()));
     let provider = match provider {
         Ok(provider) => provider,
         Err(error) => return vec![finding(Level::Error, &about, error, "")],

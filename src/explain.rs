@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use http::Method;
 
 use crate::clock::Clock;
-use crate::config::{Config, Service};
+use crate::config::{Authorization, Config, RESERVED_PATHS, Service};
 use crate::path::NormalPath;
 use crate::policy::{Caller, Decision, Denial, Rule, TagState};
 use crate::tag::{Claims, TagSet};
@@ -55,11 +55,9 @@ pub fn explain(config: &Config, question: Question<'_>) -> Result<String, Questi
     if path.as_str() != question.path {
         let _ = writeln!(text, "judged and forwarded as: {}", path.as_str());
     }
-    if path.path() == service.callback_path || crate::config::RESERVED_PATHS.contains(&path.path()) {
-        let _ = writeln!(
-            text,
-            "answered by Portcullis itself: this path is reserved (if the service has a login)"
-        );
+    let has_login = matches!(service.authorization, Authorization::Oidc(_));
+    if has_login && (path.path() == service.callback_path || RESERVED_PATHS.contains(&path.path())) {
+        text.push_str("answered by Portcullis itself: this path is reserved\n");
         return Ok(text);
     }
     let rule = match service.policy.find(&method, &path) {
@@ -117,15 +115,15 @@ fn decide(text: &mut String, service: &Service, rule: Option<&Rule>, claims: Opt
         Decision::Observe(_, denial) => {
             writeln!(text, "decision: allow, only because of mode: observe ({denial})")
         }
-        Decision::Login => writeln!(text, "decision: log in (302 for a page, 401 for a program)"),
+        Decision::Login(_) => writeln!(text, "decision: log in (302 for a page, 401 for a program)"),
         Decision::StepUp(wanted) => writeln!(
             text,
             "decision: a stronger or fresher login is needed (acr one of: {}; max age: {})",
             if wanted.acr_values.is_empty() { "any".to_owned() } else { wanted.acr_values.join(", ") },
             wanted.max_age.map_or_else(|| "any".to_owned(), |age| format!("{} s", age.as_secs())),
         ),
-        Decision::Deny(denial @ Denial::Denied(clause)) => {
-            writeln!(text, "decision: deny, {denial}: {}", policy.texts(clause).join(" and "))
+        Decision::Deny(denial @ Denial::Denied(tags)) => {
+            writeln!(text, "decision: deny, {denial}: {}", tags.join(" and "))
         }
         Decision::Deny(denial) => writeln!(text, "decision: deny, {denial}"),
     };

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 
 use crate::clock::Clock;
 use crate::config::{self, Authorization, Config, LogFormat};
-use crate::gate::{self, Entrance, Gate, Redeemed, RelyingParty};
+use crate::gate::{self, Ended, Entrance, Gate, Redeemed, RelyingParty};
 use crate::oidc::{Provider, Status};
 use crate::policy;
 use crate::proxy::Connector;
@@ -36,7 +36,7 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The session keys.
-    #[error("session keys: {0}")]
+    #[error(transparent)]
     Keys(#[from] KeyError),
     /// The provider of a service.
     #[error("service `{service}`: {cause}")]
@@ -102,6 +102,10 @@ impl Proxy {
             .map(|service| service.name.clone())
             .collect();
         let metrics = Metrics::new(&log, &observed);
+        // Watches before anything is read: what changes in between is then seen at the first look.
+        let key_files = FileWatch::new(key_file(&config.session_keys));
+        let provider_files = provider_files(config);
+        let upstream_files = upstream_files(config);
         let keys = Arc::new(ArcSwap::from_pointee(KeyRing::load(&config.session_keys)?));
         let assembly = Assembly { config, options, clock: &clock, keys: &keys, metrics: &metrics };
         let services = config
@@ -115,20 +119,29 @@ impl Proxy {
         let watched = Watched {
             keys,
             key_source: config.session_keys.clone(),
-            key_files: FileWatch::new(key_file(&config.session_keys)),
-            providers: services
-                .iter()
-                .filter_map(|service| service.relying_party.as_ref())
-                .map(|party| (FileWatch::new(party.provider.watched_files()), party.provider.clone()))
+            key_files,
+            providers: provider_files
+                .into_iter()
+                .zip(&services)
+                .filter_map(|(files, service)| {
+                    Some((files, service.relying_party.as_ref()?.provider.clone()))
+                })
+                .collect(),
+            upstreams: upstream_files
+                .into_iter()
+                .zip(&services)
+                .map(|(files, service)| (files, service.clone()))
                 .collect(),
             tls: listeners.iter().filter_map(|listener| listener.tls.clone()).collect(),
         };
+        let caches = (config.limits.workers * services.len()).max(1);
         let gate = Gate {
             services,
             listeners: listeners.into_iter().map(|listener| listener.gate).collect(),
             limits: gate::Limits {
                 target_bytes: config.limits.target_bytes,
                 body_idle_timeout: config.limits.body_idle_timeout,
+                session_cache_bytes: (SESSION_CACHES_BYTES / caches).max(SESSION_CACHE_BYTES),
             },
             log,
             metrics,
@@ -163,12 +176,7 @@ impl Proxy {
             metrics: self.gate.metrics.clone(),
         });
         tokio::spawn(self.watched.poll(log.clone(), self.gate.metrics.clone()));
-        let ports: Vec<String> = self.bound.addresses().iter().map(ToString::to_string).collect();
-        log.event(Event::new("started", Level::Info).message(format!(
-            "{} listening on {}",
-            env!("CARGO_PKG_VERSION"),
-            ports.join(", ")
-        )));
+        tokio::spawn(tell_when_started(&self.bound, &self.gate.lifecycle, log.clone()));
         let gate = self.gate;
         let (lifecycle, events) = (gate.lifecycle.clone(), server_events(&log));
         let stopped =
@@ -179,6 +187,21 @@ impl Proxy {
         };
         log.event(Event::new("stopped", Level::Info).message(message));
         Ok(())
+    }
+}
+
+/// Tells that the workers are up.
+fn tell_when_started(
+    bound: &server::Bound,
+    lifecycle: &Lifecycle,
+    log: Log,
+) -> impl Future<Output = ()> + use<> {
+    let ports: Vec<String> = bound.addresses().iter().map(ToString::to_string).collect();
+    let serving = lifecycle.reached(server::Phase::Serving);
+    async move {
+        serving.await;
+        let message = format!("{} listening on {}", env!("CARGO_PKG_VERSION"), ports.join(", "));
+        log.event(Event::new("started", Level::Info).message(message));
     }
 }
 
@@ -312,6 +335,7 @@ impl Assembly<'_> {
             callback_path: service.callback_path.clone(),
             needed_claims: oidc.needed_claims.clone(),
             redeemed: Redeemed::new(),
+            ended: Ended::default(),
         })
     }
 
@@ -381,6 +405,7 @@ struct Watched {
     key_source: crate::session::KeySource,
     key_files: FileWatch,
     providers: Vec<(FileWatch, Arc<Provider>)>,
+    upstreams: Vec<(FileWatch, Arc<gate::Service>)>,
     tls: Vec<Arc<ServerTls>>,
 }
 
@@ -389,12 +414,13 @@ impl Watched {
         // Reading a few small files may wait for a slow disk: not on the runtime that answers probes.
         let this = Arc::new(Mutex::new(self));
         loop {
-            let (watched, log, metrics) = (this.clone(), log.clone(), metrics.clone());
+            let (watched, told, metrics) = (this.clone(), log.clone(), metrics.clone());
             let looked = tokio::task::spawn_blocking(move || {
-                watched.lock().unwrap_or_else(PoisonError::into_inner).look(&log, &metrics);
+                watched.lock().unwrap_or_else(PoisonError::into_inner).look(&told, &metrics);
             });
             if looked.await.is_err() {
-                return;
+                let event = Event::new("reload-failed", Level::Error).blame("portcullis");
+                log.event(event.message("a bug in looking after files; please report it"));
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }
@@ -411,7 +437,7 @@ impl Watched {
                     metrics.reload_failed();
                     Event::new("reload-failed", Level::Error)
                         .blame("configuration")
-                        .message(format!("session keys: {error}; the old ones stay in use"))
+                        .message(format!("{error}; the old ones stay in use"))
                 }
             };
             log.event(event);
@@ -419,6 +445,22 @@ impl Watched {
         for (files, provider) in &mut self.providers {
             if files.changed() {
                 provider.reload_files();
+            }
+        }
+        for (files, service) in &mut self.upstreams {
+            if files.changed() {
+                let event = match service.connector.reload(&service.proxy.upstream) {
+                    Ok(()) => {
+                        Event::new("reloaded", Level::Info).message("the application's CA was read again")
+                    }
+                    Err(error) => {
+                        metrics.reload_failed();
+                        Event::new("reload-failed", Level::Error)
+                            .blame("configuration")
+                            .message(format!("{error}; the old CA stays in use"))
+                    }
+                };
+                log.event(event.service(&service.name));
             }
         }
         for outcome in self.tls.iter().flat_map(|tls| tls.reload_if_changed()) {
@@ -438,9 +480,33 @@ impl Watched {
 fn key_file(source: &crate::session::KeySource) -> Option<std::path::PathBuf> {
     match source {
         crate::session::KeySource::File(path) => Some(path.clone()),
-        crate::session::KeySource::State(_) | crate::session::KeySource::Ephemeral => None,
+        crate::session::KeySource::State(directory) => Some(directory.join(crate::session::STATE_KEY_FILE)),
+        crate::session::KeySource::Ephemeral => None,
     }
 }
+
+/// For each service: client secret and CA of its provider, as far as they are files.
+fn provider_files(config: &Config) -> Vec<FileWatch> {
+    let files = |service: &config::Service| match &service.authorization {
+        Authorization::Oidc(oidc) => crate::oidc::files(oidc),
+        Authorization::None => Vec::new(),
+    };
+    config.services.iter().map(|service| FileWatch::new(files(service))).collect()
+}
+
+/// For each service: the CA of its application, if it is a file.
+fn upstream_files(config: &Config) -> Vec<FileWatch> {
+    let file = |service: &config::Service| match &service.upstream.upstream {
+        crate::proxy::Upstream::Tls { roots: Some(roots), .. } => roots.path().map(std::path::Path::to_owned),
+        _ => None,
+    };
+    config.services.iter().map(|service| FileWatch::new(file(service))).collect()
+}
+
+/// What the opened sessions of all services may take on all workers together.
+const SESSION_CACHES_BYTES: usize = 128 * 1024 * 1024;
+/// But at least this much of each service on each worker: a few dozen sessions of the largest kind.
+const SESSION_CACHE_BYTES: usize = 4 * 1024 * 1024;
 
 fn admin_config(admin: &config::Admin) -> admin::Config {
     admin::Config {

@@ -32,7 +32,13 @@ impl Resolver<'_> {
             *used |= selected;
         }
         let (mode, cors_preflight) = policy_modes(raw);
-        let config = policy::Config { endpoints: Vec::new(), path: path_options(raw), mode, cors_preflight };
+        let config = policy::Config {
+            endpoints: Vec::new(),
+            path: path_options(raw),
+            mode,
+            cors_preflight,
+            clock_skew: raw.oidc_clock_skew.0,
+        };
         let mut rules = Rules { config, sources: Vec::new() };
         for (spec_index, (spec, selected)) in specs.iter().zip(selected).enumerate() {
             if selected {
@@ -184,7 +190,7 @@ impl Resolver<'_> {
             let (mode, cors_preflight) = (policy::Mode::Enforce, policy::CorsPreflight::Enforce);
             // Not stricter than any service that might select it.
             let path = path::Options { merge_slashes: false, encoded_slashes: path::EncodedSlashes::Keep };
-            let config = policy::Config { endpoints: Vec::new(), path, mode, cors_preflight };
+            let config = policy::Config { path, mode, cors_preflight, ..policy::Config::default() };
             let mut rules = Rules { config, sources: Vec::new() };
             rules.add(index, spec);
             if let Err(mistakes) = Policy::compile(&rules.config) {

@@ -52,11 +52,13 @@ pub(super) struct Callers(RefCell<Cache>);
 struct Cache {
     sessions: LruCache<Box<[u8]>, Rc<Known>>,
     bytes: usize,
+    /// The key ring that opened them.
+    ring: u64,
 }
 
 impl Callers {
     pub(super) fn new() -> Self {
-        Self(RefCell::new(Cache { sessions: LruCache::unbounded(), bytes: 0 }))
+        Self(RefCell::new(Cache { sessions: LruCache::unbounded(), bytes: 0, ring: 0 }))
     }
 
     /// The caller, or why nobody is logged in.
@@ -65,29 +67,46 @@ impl Callers {
         service: &Service,
         party: &RelyingParty,
         headers: &HeaderMap,
+        most_bytes: usize,
     ) -> Result<Rc<Known>, Absent> {
         let key = party.sessions.cookie_key(headers).ok_or(Absent::NoCookie)?;
-        let cached = self.0.borrow_mut().sessions.get(key.as_ref()).cloned();
-        if let Some(known) = cached {
-            party.sessions.check(&known.session).inspect_err(|_| self.forget(key.as_ref()))?;
-            return Ok(known);
+        let known = match self.cached(key.as_ref(), party.sealer.ring()) {
+            Some(known) => {
+                party.sessions.check(&known.session).inspect_err(|_| self.forget(key.as_ref()))?;
+                known
+            }
+            None => {
+                let session = party.sessions.open(headers)?;
+                if !session.keeps(&party.needed_claims) {
+                    return Err(Absent::ClaimsNotKept);
+                }
+                let known = Rc::new(Known::new(session, service));
+                self.keep(key.as_ref(), known.clone(), most_bytes);
+                known
+            }
+        };
+        if party.ended.contains(&known.session.id) {
+            return Err(Absent::LoggedOut);
         }
-        let session = party.sessions.open(headers)?;
-        if !session.keeps(&party.needed_claims) {
-            return Err(Absent::ClaimsNotKept);
-        }
-        let known = Rc::new(Known::new(session, service));
-        self.keep(key.as_ref(), known.clone());
         Ok(known)
     }
 
-    fn keep(&self, key: &[u8], known: Rc<Known>) {
+    /// A session that was opened under this key ring: a key that is removed opens nothing any more.
+    fn cached(&self, key: &[u8], ring: u64) -> Option<Rc<Known>> {
+        let mut cache = self.0.borrow_mut();
+        if cache.ring != ring {
+            *cache = Cache { sessions: LruCache::unbounded(), bytes: 0, ring };
+        }
+        cache.sessions.get(key).cloned()
+    }
+
+    fn keep(&self, key: &[u8], known: Rc<Known>, most_bytes: usize) {
         let mut cache = self.0.borrow_mut();
         cache.bytes += weight(key);
         if let Some((old, _)) = cache.sessions.push(key.into(), known) {
             cache.bytes -= weight(&old);
         }
-        while cache.bytes > MAX_BYTES {
+        while cache.bytes > most_bytes {
             let Some((old, _)) = cache.sessions.pop_lru() else { break };
             cache.bytes -= weight(&old);
         }
@@ -105,6 +124,3 @@ impl Callers {
 fn weight(key: &[u8]) -> usize {
     4 * key.len() + 512
 }
-
-/// Most bytes that the opened sessions of one worker may take.
-const MAX_BYTES: usize = 64 * 1024 * 1024;

@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 use super::Worker;
 use super::admit::Arrived;
 use super::entry::Entry;
-use super::login::{Wanted, append_cookies, open, seal};
+use super::login::{Wanted, open, seal};
 use super::navigation::Navigation;
 use super::reject::Refusal;
 use super::service::{LOGIN_PATH, LOGOUT_PATH, RelyingParty, SESSION_PATH};
 use crate::clock::UnixTime;
-use crate::session::Purpose;
-use crate::telemetry::{Event, Level};
+use crate::session::{Absent, Purpose};
+use crate::telemetry::{DropReason, Event, Level};
 use crate::web::Body;
 use crate::web::respond::SessionState;
 
@@ -68,13 +68,11 @@ impl Worker {
         entry: &mut Entry,
     ) -> Result<Response<Body>, Refusal> {
         let method = request.method();
+        entry.navigation = Navigation::of_endpoint(method, request.headers());
         let known = method == Method::GET || (endpoint == Endpoint::Logout && method == Method::POST);
         if !known {
             return Err(Refusal::Method(endpoint.allow()));
         }
-        let navigation = Navigation::of_endpoint(method, request.headers());
-        let arrived =
-            &Arrived { navigation, target: arrived.target.clone(), host: arrived.host.clone(), ..*arrived };
         match endpoint {
             Endpoint::Callback => self.callback(arrived, party, &request, entry).await,
             Endpoint::Login => self.login(arrived, party, &request, entry).await,
@@ -96,11 +94,12 @@ impl Worker {
         let query = arrived.target.query().unwrap_or_default();
         let wanted = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "return");
         let target = service.return_target(wanted.as_ref().map_or("/", |(_, value)| value));
-        if arrived.navigation != Navigation::Page {
+        if entry.navigation != Navigation::Page {
             let absent = "a login needs a navigation".to_owned();
             return Err(Refusal::SignIn { login: service.login_url(&target), absent });
         }
         if arrived.host.name != service.canonical_host {
+            entry.reject(DropReason::Login);
             return Ok(self.reply(arrived, entry).found(&service.login_url(&target)));
         }
         let wanted = Wanted { target, attempt: 1, acr_values: Vec::new(), max_age: None };
@@ -116,7 +115,7 @@ impl Worker {
         entry: &mut Entry,
     ) -> Result<Response<Body>, Refusal> {
         let service = &arrived.local.service;
-        match arrived.local.callers.find(service, party, request.headers()) {
+        match self.caller(arrived, party, request.headers()) {
             Ok(known) => {
                 entry.subject = Some(known.subject.clone());
                 Ok(self.reply(arrived, entry).session(&SessionState {
@@ -138,15 +137,19 @@ impl Worker {
         request: &Request<Incoming>,
         entry: &mut Entry,
     ) -> Result<Response<Body>, Refusal> {
-        let service = &arrived.local.service;
-        let Ok(known) = arrived.local.callers.find(service, party, request.headers()) else {
-            let mut response = self.reply(arrived, entry).signed_out();
-            append_cookies(response.headers_mut(), party.sessions.clear(request.headers()));
-            return Ok(response);
+        let session = match self.caller(arrived, party, request.headers()) {
+            Ok(known) => {
+                entry.subject = Some(known.subject.clone());
+                known.session.id.to_string()
+            }
+            // There is something to end, although nobody can tell whose it is.
+            Err(Absent::Ambiguous) => String::new(),
+            Err(_) => {
+                entry.cookies.extend(party.sessions.clear(request.headers()));
+                return Ok(self.reply(arrived, entry).signed_out());
+            }
         };
-        entry.subject = Some(known.subject.clone());
-        let token = LogoutToken { session: known.session.id.to_string(), made: self.clock.now() };
-        let token = seal(party, Purpose::Logout, &token)?;
+        let token = seal(party, Purpose::Logout, &LogoutToken { session, made: self.clock.now() })?;
         Ok(self.reply(arrived, entry).logout_form(LOGOUT_PATH, &token))
     }
 
@@ -160,25 +163,26 @@ impl Worker {
     ) -> Result<Response<Body>, Refusal> {
         let service = &arrived.local.service;
         let (parts, body) = request.into_parts();
-        let known = arrived.local.callers.find(service, party, &parts.headers).ok();
+        let known = self.caller(arrived, party, &parts.headers).ok();
         if let Some(known) = &known {
             entry.subject = Some(known.subject.clone());
-            let ours = from_our_page(&parts.headers)
-                || self.has_logout_token(party, &parts.headers, body, &known.session.id.to_string()).await;
-            if !ours {
-                return Err(Refusal::ForgedLogout { logout: service.url(LOGOUT_PATH) });
-            }
-            self.metrics.session_revoked();
-            self.log.event(
-                Event::new("logout", Level::Info)
-                    .service(&service.name)
-                    .request(entry.id)
-                    .subject(&known.session.subject),
-            );
         }
-        let mut response = self.reply(arrived, entry).logged_out();
-        append_cookies(response.headers_mut(), party.sessions.clear(&parts.headers));
-        Ok(response)
+        let session = known.as_ref().map(|known| known.session.id.to_string());
+        // Also without a session: a POST from another site carries no cookie, and must not be told that
+        // something was ended.
+        let ours = from_our_page(&parts.headers)
+            || self.has_logout_token(party, &parts.headers, body, session.as_deref()).await;
+        if !ours {
+            return Err(Refusal::ForgedLogout { logout: service.url(LOGOUT_PATH) });
+        }
+        if let Some(known) = &known {
+            party.ended.end(known.session.id);
+            self.metrics.session_revoked();
+            let event = Event::new("logout", Level::Info).service(&service.name).request(entry.id);
+            self.log.event(event.subject(&known.session.subject));
+        }
+        entry.cookies.extend(party.sessions.clear(&parts.headers));
+        Ok(self.reply(arrived, entry).logged_out())
     }
 
     async fn has_logout_token(
@@ -186,7 +190,7 @@ impl Worker {
         party: &RelyingParty,
         headers: &HeaderMap,
         body: Incoming,
-        session: &str,
+        session: Option<&str>,
     ) -> bool {
         let form = headers.get(CONTENT_TYPE).is_some_and(|value| {
             value
@@ -203,7 +207,8 @@ impl Worker {
         let mut tokens = url::form_urlencoded::parse(&body).filter(|(name, _)| name == "token");
         let (Some((_, token)), None) = (tokens.next(), tokens.next()) else { return false };
         open::<LogoutToken>(party, Purpose::Logout, &token).is_some_and(|token| {
-            token.session == session && self.clock.now().since(token.made) <= LOGOUT_TOKEN_LIFETIME
+            session.is_none_or(|session| token.session == session)
+                && self.clock.now().since(token.made) <= LOGOUT_TOKEN_LIFETIME
         })
     }
 }

@@ -7,9 +7,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use http::{Method, Response};
+use http::{HeaderValue, Method, Request, Response};
+use hyper::body::Incoming;
 
 use super::LocalService;
+use super::navigation::Navigation;
 use super::service::Service;
 use crate::server::Tunnel;
 use crate::telemetry::{AccessRecord, Action, DropReason, Log, RequestCounters, RequestId, RuleName};
@@ -43,9 +45,13 @@ pub(super) struct Entry {
     /// `sub` of the user.
     pub(super) subject: Option<Arc<str>>,
     /// Tags that decided.
-    pub(super) tags: Vec<String>,
+    pub(super) tags: Option<Arc<[String]>>,
     /// The cause in words.
     pub(super) detail: Option<String>,
+    /// What kind of request it is, and so who reads an answer of ours.
+    pub(super) navigation: Navigation,
+    /// Cookies for the browser, whatever the answer will be.
+    pub(super) cookies: Vec<HeaderValue>,
 }
 
 impl Entry {
@@ -55,9 +61,9 @@ impl Entry {
         counters: &Arc<RequestCounters>,
         id: RequestId,
         client: IpAddr,
-        method: &Method,
-        path: &str,
+        request: &Request<Incoming>,
     ) -> Self {
+        let method = request.method();
         Self {
             log: log.clone(),
             counters: counters.clone(),
@@ -65,18 +71,21 @@ impl Entry {
             started: Instant::now(),
             status: 0,
             method: method.clone(),
-            path: cut(path, MAX_PATH_BYTES).to_owned(),
+            path: cut(request.uri().path(), MAX_PATH_BYTES).to_owned(),
             tally: Rc::default(),
             forwarded: false,
             id,
             client,
             local: None,
-            action: Action::Accept,
+            // Until something accepts it, a request is not accepted: not even one whose client has gone.
+            action: Action::Reject,
             drop_reason: None,
             rule: None,
             subject: None,
-            tags: Vec::new(),
+            tags: None,
             detail: None,
+            navigation: Navigation::of(method, request.headers()),
+            cookies: Vec::new(),
         }
     }
 
@@ -89,6 +98,13 @@ impl Entry {
     /// The service that the request is for, once known.
     pub(super) fn service(&self) -> Option<&Service> {
         self.local.as_ref().map(|local| local.service.as_ref())
+    }
+
+    /// Notes that the request is served, unless it is only observed.
+    pub(super) fn accept(&mut self) {
+        if self.action != Action::Observe {
+            self.action = Action::Accept;
+        }
     }
 
     /// Notes that the request was not served, and why.
@@ -130,13 +146,17 @@ impl Drop for Entry {
     fn drop(&mut self) {
         let duration = self.started.elapsed();
         self.counters.count(self.action, self.status, duration);
-        if self.tally.end.get() == Some(End::Cut) && self.detail.is_none() {
-            self.drop_reason = self.drop_reason.or(Some(DropReason::Dial));
-            self.detail = Some("the answer was cut short".to_owned());
-        }
-        if self.status == 0 && self.detail.is_none() {
-            self.detail = Some("the client went away before there was an answer".to_owned());
-        }
+        let ending = match (self.status, self.tally.end.get()) {
+            (0, _) => Some("the client went away before there was an answer"),
+            (_, Some(End::Cut)) => {
+                self.drop_reason = self.drop_reason.or(Some(DropReason::Dial));
+                Some("the answer was cut short")
+            }
+            (_, Some(End::Closed)) => Some("ended with the session, or because the process stops"),
+            (_, Some(End::Abandoned)) => Some("the client went away before the end of the answer"),
+            (_, Some(End::Complete) | None) => None,
+        };
+        let detail = self.detail.take().or(ending.map(str::to_owned));
         self.log.access(AccessRecord {
             time: self.time,
             request_id: self.id,
@@ -152,8 +172,8 @@ impl Drop for Entry {
             drop_reason: self.drop_reason,
             rule: self.rule.take(),
             subject: self.subject.take(),
-            tags: std::mem::take(&mut self.tags),
-            detail: self.detail.take(),
+            tags: self.tags.take(),
+            detail,
         });
     }
 }

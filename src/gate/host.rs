@@ -36,6 +36,13 @@ impl RequestHost {
     }
 }
 
+impl RequestHost {
+    /// The host that stands in for one that was not sent.
+    pub(super) fn named(host: &str) -> Self {
+        Self { authority: host.to_owned(), name: host.to_owned() }
+    }
+}
+
 /// A host as hosts are compared: lower case, without port, one trailing dot dropped. `None` for what is no
 /// host at all.
 pub(super) fn normal_host(authority: &str) -> Option<String> {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::Worker;
 use super::admit::Arrived;
 use super::entry::Entry;
+use super::navigation::Navigation;
 use super::reject::Refusal;
 use super::service::RelyingParty;
 use crate::clock::UnixTime;
@@ -72,15 +73,19 @@ impl Worker {
             Ok(begun) => begun,
             Err(error) => return Err(self.provider_failed(arrived, error, login, entry)),
         };
-        let pending = Pending {
-            id: id.as_str().to_owned(),
-            begun: self.clock.now(),
-            target: wanted.target,
-            transaction,
+        let begun = self.clock.now();
+        let cookie = |target: &str| {
+            let pending = Pending {
+                id: id.as_str().to_owned(),
+                begun,
+                target: target.to_owned(),
+                transaction: transaction.clone(),
+            };
+            let sealed = seal(party, Purpose::Login, &pending)?;
+            party.login_cookies.set(&id, &sealed).map_err(|error| Refusal::Internal(error.to_string()))
         };
-        let sealed = seal(party, Purpose::Login, &pending)?;
-        let cookie =
-            party.login_cookies.set(&id, &sealed).map_err(|error| Refusal::Internal(error.to_string()))?;
+        // A target of many characters that JSON escapes may not fit. Then the login ends at the start page.
+        let cookie = cookie(&wanted.target).or_else(|_| cookie("/"))?;
         entry.reject(DropReason::Login);
         let mut response = self.reply(arrived, entry).found(location.as_str());
         let fields = response.headers_mut();
@@ -105,41 +110,25 @@ impl Worker {
             Ok(parameters) => parameters,
             // Without a state nothing can be told of this callback but that it is nobody's.
             Err(CallbackError::NoState) => {
-                return self.stale_login(arrived, party, request, None, entry).await;
+                return self.stale_login(arrived, party, request, None, None, entry).await;
             }
             Err(error) => return Err(self.provider_failed(arrived, error.into(), again, entry)),
         };
         let state: Option<State> = open(party, Purpose::State, parameters.state());
         let pending = state.as_ref().and_then(|state| self.pending(party, request.headers(), state));
         let Some((id, pending)) = pending else {
-            if let Some(error) = parameters.error() {
-                // Nothing of this login is known any more, but what the provider said is an answer, and
-                // starting another login would go round in circles.
-                let error = oidc::Error::Denied { error: error.to_owned(), description: String::new() };
-                return Err(self.provider_failed(arrived, error, again, entry));
-            }
-            return self.stale_login(arrived, party, request, state, entry).await;
+            return self.stale_login(arrived, party, request, state, parameters.error(), entry).await;
         };
-        if !party.redeemed.first_time(&id) {
-            return self.stale_login(arrived, party, request, state, entry).await;
+        // Only a code must not be sent twice.
+        if parameters.error().is_none() && !party.redeemed.first_time(&id) {
+            return self.stale_login(arrived, party, request, state, None, entry).await;
         }
         let login = service.login_url(&pending.target);
-        let result = match party.provider.finish(parameters, pending.transaction).await {
+        // Whatever comes of it, this transaction is over.
+        entry.cookies.push(party.login_cookies.clear(&id));
+        match party.provider.finish(parameters, pending.transaction).await {
             Ok(identity) => self.log_in(arrived, party, request.headers(), &identity, &pending.target, entry),
             Err(error) => Err(self.provider_failed(arrived, error, login, entry)),
-        };
-        // Whatever came of it, this transaction is over.
-        let clear = party.login_cookies.clear(&id);
-        match result {
-            Ok(mut response) => {
-                response.headers_mut().append(SET_COOKIE, clear);
-                Ok(response)
-            }
-            Err(refusal) => {
-                let mut response = refusal.respond(entry, arrived.navigation);
-                response.headers_mut().append(SET_COOKIE, clear);
-                Ok(response)
-            }
         }
     }
 
@@ -170,16 +159,29 @@ impl Worker {
         party: &RelyingParty,
         request: &Request<Incoming>,
         state: Option<State>,
+        error: Option<&str>,
         entry: &mut Entry,
     ) -> Result<Response<Body>, Refusal> {
         let service = &arrived.local.service;
         let attempt = state.as_ref().map_or(1, |state| state.attempt);
         let target = state.and_then(|state| state.target).unwrap_or_else(|| "/".to_owned());
         let target = service.return_target(&target);
-        if let Ok(known) = arrived.local.callers.find(service, party, request.headers()) {
+        if let Ok(known) = self.caller(arrived, party, request.headers()) {
             entry.subject = Some(known.subject.clone());
             entry.detail = Some("this login is over already; the session goes on".to_owned());
             return Ok(self.reply(arrived, entry).see_other(&service.url(&target)));
+        }
+        if let Some(error) = error {
+            // What the provider said is an answer; starting another login would go round in circles.
+            self.login_event(
+                arrived,
+                entry,
+                LoginResult::browser,
+                "browser",
+                "an error for a login that is not known",
+            );
+            let error = oidc::Error::Denied { error: error.to_owned(), description: String::new() };
+            return Err(Refusal::Provider { error, login: service.login_url(&target) });
         }
         if attempt >= MAX_ATTEMPTS {
             self.login_event(
@@ -191,7 +193,7 @@ impl Worker {
             );
             return Err(Refusal::LoginCookieMissing { login: service.login_url(&target) });
         }
-        if arrived.navigation != super::navigation::Navigation::Page {
+        if entry.navigation != Navigation::Page {
             let absent = Absent::NoCookie.to_string();
             return Err(Refusal::SignIn { login: service.login_url(&target), absent });
         }

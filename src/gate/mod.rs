@@ -8,6 +8,8 @@ mod admit;
 mod callers;
 mod endpoints;
 mod entry;
+mod forward;
+mod forwarded;
 mod host;
 mod login;
 mod navigation;
@@ -28,19 +30,19 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 
 use self::admit::Arrived;
-use self::callers::Callers;
+use self::callers::{Callers, Known};
 use self::entry::Entry;
 use self::host::HostTable;
-use self::navigation::Navigation;
 use self::reject::Refusal;
 use crate::clock::Clock;
 use crate::proxy::Forwarder;
 use crate::server::{Connection, Handler, Lifecycle, Phase};
+use crate::session::Absent;
 use crate::telemetry::{Log, Metrics, RequestCounters, RequestIds};
 use crate::web::Body;
 use crate::web::respond::Reply;
 
-pub use self::service::{CALLBACK_PATH, RESERVED_PATHS, Redeemed, RelyingParty, Service};
+pub use self::service::{CALLBACK_PATH, Ended, RESERVED_PATHS, Redeemed, RelyingParty, Service};
 
 /// How requests come in on a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +73,8 @@ pub struct Limits {
     pub target_bytes: usize,
     /// Longest wait for a part of a body that we read ourselves.
     pub body_idle_timeout: Duration,
+    /// Most bytes that the opened sessions of one service may take on one worker.
+    pub session_cache_bytes: usize,
 }
 
 /// Everything that the workers share.
@@ -178,19 +182,24 @@ impl Handler for Worker {
         connection: Rc<Connection>,
     ) -> Response<Body> {
         let client = connection.peer.ip().to_canonical();
-        let (method, path) = (request.method(), request.uri().path());
-        let mut entry = Entry::open(&self.log, &self.counters, self.ids.next_id(), client, method, path);
-        let navigation = Navigation::of(request.method(), request.headers());
+        let mut entry = Entry::open(&self.log, &self.counters, self.ids.next_id(), client, &request);
         let origin = service::origin(request.headers()).map(str::to_owned);
         let admitted = caught(self.admit(request, &connection, &mut entry)).await;
         let mut response = match admitted.unwrap_or_else(|| Err(Refusal::Internal(PANICKED.to_owned()))) {
-            Ok(response) => response,
+            Ok(response) => {
+                // Whoever answers without forwarding says so if it is a refusal.
+                if entry.drop_reason.is_none() {
+                    entry.accept();
+                }
+                response
+            }
             Err(refusal) => {
-                let mut response = refusal.respond(&mut entry, navigation);
+                let mut response = refusal.respond(&mut entry);
                 self.allow_origin(&entry, origin.as_deref(), response.headers_mut());
                 response
             }
         };
+        login::append_cookies(response.headers_mut(), entry.cookies.drain(..));
         self.stamp(&entry, &connection, response.headers_mut());
         entry.seal(response)
     }
@@ -213,10 +222,21 @@ impl Worker {
     /// Makes our own answers for the people and programs of one request.
     fn reply<'a>(&self, arrived: &'a Arrived<'_>, entry: &'a Entry) -> Reply<'a> {
         Reply {
-            audience: arrived.navigation.audience(),
+            audience: entry.navigation.audience(),
             request_id: entry.id.as_str(),
             service: Some(&arrived.local.service.name),
         }
+    }
+
+    /// Who sends this request, or why nobody is logged in.
+    fn caller(
+        &self,
+        arrived: &Arrived<'_>,
+        party: &RelyingParty,
+        headers: &HeaderMap,
+    ) -> Result<Rc<Known>, Absent> {
+        let local = arrived.local;
+        local.callers.find(&local.service, party, headers, self.limits.session_cache_bytes)
     }
 
     /// Lets the scripts of a listed origin read our refusal; a 401 that a script can't see is a riddle.

@@ -5,7 +5,6 @@ use std::time::Duration;
 use http::Response;
 
 use super::entry::Entry;
-use super::navigation::Navigation;
 use crate::path::PathError;
 use crate::policy::{Ambiguous, Denial, Held, Policy, Rule};
 use crate::server::Violation;
@@ -40,9 +39,11 @@ pub(super) enum Refusal {
     /// A stronger or fresher login is needed, and this request can't be redirected to one.
     StepUp { acr_values: Vec<String>, max_age: Option<Duration>, login: String },
     /// The rules say no.
-    Denied { drop: DropReason, account: Option<String>, sign_out: Option<String>, why: Why },
+    Denied { drop: DropReason, account: Option<String>, sign_out: Option<String>, why: Why, detail: String },
     /// The rules say no, and the configuration names a page for that.
-    DeniedRedirect { drop: DropReason, location: String },
+    DeniedRedirect { drop: DropReason, location: String, why: String },
+    /// No rule, and no login that could change that.
+    Closed,
     /// A logout that did not come from our own page.
     ForgedLogout { logout: String },
     /// The login cookie did not come back, twice.
@@ -52,7 +53,7 @@ pub(super) enum Refusal {
     /// The provider, or what it answered.
     Provider { error: oidc::Error, login: String },
     /// Two different sessions came with one request; a login could not part them.
-    TwoSessions { sign_out: String },
+    TwoSessions { logout: String },
     /// The application.
     Upstream(proxy::Error),
     /// Sealing failed: the system gives no random numbers.
@@ -72,12 +73,12 @@ pub(super) enum Why {
 
 impl Refusal {
     /// The answer. Also completes the record.
-    pub(super) fn respond(self, entry: &mut Entry, navigation: Navigation) -> Response<Body> {
+    pub(super) fn respond(self, entry: &mut Entry) -> Response<Body> {
         self.record(entry);
         let id = entry.id;
         let service = entry.service().map(|service| service.name.clone());
         let reply = |audience| Reply { audience, request_id: id.as_str(), service: service.as_deref() };
-        let given = reply(navigation.audience());
+        let given = reply(entry.navigation.audience());
         match self {
             Self::Malformed(violation) => malformed(&given, violation),
             Self::Misdirected(_) => given.misdirected(),
@@ -103,8 +104,8 @@ impl Refusal {
             Self::LoginCookieMissing { login } => reply(Audience::Person).login_cookie_missing(&login),
             Self::SessionTooLarge { claim } => given.session_too_large(&claim),
             Self::Provider { error, login } => provider(&given, &error, &login),
-            Self::TwoSessions { sign_out } => given
-                .forbidden(&respond::Refusal { sign_out: Some(&sign_out), ..respond::Refusal::default() }),
+            Self::TwoSessions { logout } => given.two_sessions(&logout),
+            Self::Closed => given.closed(),
             Self::Upstream(error) => upstream(&given, &error),
             Self::Internal(_) => given.internal_error(),
         }
@@ -127,8 +128,9 @@ impl Refusal {
             Self::Reserved => (Api, "a reserved path".to_owned()),
             Self::SignIn { absent, .. } => (Login, absent.clone()),
             Self::StepUp { .. } => (Login, "a stronger or fresher login is needed".to_owned()),
-            Self::Denied { drop, why, .. } => (*drop, why.to_string()),
-            Self::DeniedRedirect { drop, .. } => (*drop, "not allowed; sent to the failure page".to_owned()),
+            Self::Denied { drop, detail, .. } => (*drop, detail.clone()),
+            Self::Closed => (Api, "no rule names this method and path".to_owned()),
+            Self::DeniedRedirect { drop, why, .. } => (*drop, format!("{why}; sent to the failure page")),
             Self::ForgedLogout { .. } => (Policy, "a logout that our page did not send".to_owned()),
             Self::LoginCookieMissing { .. } => {
                 (Login, "the login cookie did not come back, twice".to_owned())
@@ -165,24 +167,12 @@ impl Why {
     }
 }
 
-impl std::fmt::Display for Why {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::NoRule => "no rule names this method and path",
-            Self::Nobody => "the rule lets nobody in",
-            Self::Denied(_) => "a clause of deniedScopes is met",
-            Self::EmailUnverified => "the address is not verified",
-            Self::Lacking(_) | Self::Untold => "no clause of allowedScopes is met",
-        })
-    }
-}
-
 /// What a page may tell about a denial where the configuration lets it.
 pub(super) fn tell(policy: &Policy, rule: Option<&Rule>, denial: &Denial<'_>, held: &Held) -> Why {
     match (denial, rule) {
         (Denial::NoRule, _) | (_, None) => Why::NoRule,
         (Denial::Nobody, _) => Why::Nobody,
-        (Denial::Denied(clause), _) => Why::Denied(policy.texts(clause)),
+        (Denial::Denied(tags), _) => Why::Denied(tags.to_vec()),
         (Denial::NotAllowed { email_unverified: true }, _) => Why::EmailUnverified,
         (Denial::NotAllowed { .. } | Denial::StepUp, Some(rule)) => {
             let need = |state: crate::policy::TagState| Need { tag: state.tag, held: state.held };

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::{HeaderMap, HeaderValue};
@@ -14,7 +15,7 @@ use crate::oidc::Provider;
 use crate::path::{self, NormalPath};
 use crate::policy::Policy;
 use crate::proxy;
-use crate::session::{LoginCookies, OwnCookies, Sealer, Sessions, TransactionId};
+use crate::session::{LoginCookies, OwnCookies, Sealer, SessionId, Sessions, TransactionId};
 
 /// One service, assembled.
 #[derive(Debug)]
@@ -93,14 +94,13 @@ impl Service {
         self.allowed_origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
     }
 
-    /// Whether this peer is a proxy that we believe.
-    pub(super) fn trusts(&self, peer: std::net::IpAddr) -> bool {
-        self.trusted_proxies.iter().any(|net| net.contains(&peer.to_canonical()))
-    }
-
-    /// The failure page with the parameter that the original appends.
-    pub(super) fn failure_location(&self) -> Option<String> {
+    /// The failure page with the parameter that the original appends; none for the failure page itself, where
+    /// it would lead in circles.
+    pub(super) fn failure_location(&self, target: &NormalPath) -> Option<String> {
         let mut url = self.failure_redirect.clone()?;
+        if url.as_str().starts_with(&self.origin) && url.path() == target.path() {
+            return None;
+        }
         url.query_pairs_mut().append_pair("failure_message", "authorization");
         Some(url.into())
     }
@@ -123,6 +123,8 @@ pub struct RelyingParty {
     pub needed_claims: BTreeSet<String>,
     /// Transactions whose code was redeemed.
     pub redeemed: Redeemed,
+    /// Sessions that were logged out.
+    pub ended: Ended,
 }
 
 /// Login transactions whose code has been sent to the provider. A transaction is one-time although it lives in
@@ -149,6 +151,35 @@ impl Default for Redeemed {
     }
 }
 
+/// Sessions that were logged out at this process. Deleting a cookie ends a session only in a browser that obeys:
+/// a copy of it, or the answer to a slow request with a new seal, would bring it back.
+#[derive(Debug, Default)]
+pub struct Ended {
+    /// Spares requests the lock while nobody has logged out.
+    any: AtomicBool,
+    ids: Mutex<Option<LruCache<SessionId, ()>>>,
+}
+
+impl Ended {
+    /// Ends a session. The latest [`MAX_ENDED`] are remembered, until the process ends.
+    pub(super) fn end(&self, id: SessionId) {
+        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        ids.get_or_insert_with(|| LruCache::new(MAX_ENDED)).put(id, ());
+        self.any.store(true, Ordering::Release);
+    }
+
+    /// Whether a session was ended.
+    pub(super) fn contains(&self, id: &SessionId) -> bool {
+        self.any.load(Ordering::Acquire)
+            && self
+                .ids
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .as_ref()
+                .is_some_and(|ids| ids.contains(id))
+    }
+}
+
 /// The one `Origin` of a request, if it has one that can be read.
 pub(super) fn origin(headers: &HeaderMap) -> Option<&str> {
     headers.get(http::header::ORIGIN).map(|value| value.to_str().unwrap_or("unreadable"))
@@ -172,5 +203,7 @@ pub const RESERVED_PATHS: [&str; 6] = {
 };
 /// Longest return target in bytes.
 const MAX_RETURN_BYTES: usize = 2048;
-/// Redeemed transactions that are remembered: about 4 MiB, and 100 logins a second for 10 minutes.
+/// Ended sessions that are remembered: about 6 MiB when full. Only who is logged in can add to them.
+const MAX_ENDED: NonZeroUsize = NonZeroUsize::new(100_000).unwrap();
+/// Redeemed transactions that are remembered: about 4 MiB when full, and 100 logins a second for 10 minutes.
 const MAX_REDEEMED: NonZeroUsize = NonZeroUsize::new(60_000).unwrap();

@@ -20,6 +20,8 @@ pub(super) struct Contact {
 
 /// How long a contact counts as a sign of life.
 const FRESH: Duration = Duration::from_secs(5);
+/// How long a failed knock says something about the provider.
+const STALE: Duration = Duration::from_secs(30);
 /// Shortest time between a failed knock and the next.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// How long a knock waits for a connection.
@@ -35,6 +37,13 @@ impl Contact {
     pub fn is_fresh(&self) -> bool {
         let reached = *self.reached.lock().unwrap_or_else(PoisonError::into_inner);
         reached.is_some_and(|at| at.elapsed() < FRESH)
+    }
+
+    /// Why the last knock failed, if that was lately and none has succeeded since. A knock under way says
+    /// nothing yet.
+    pub fn last_failure(&self) -> Option<String> {
+        let failed = self.failed.try_lock().ok()?;
+        failed.as_ref().filter(|(at, _)| at.elapsed() < STALE).map(|(_, reason)| reason.clone())
     }
 
     /// Opens a TCP connection to `endpoint`, unless the provider has answered lately.

@@ -43,3 +43,8 @@ pub use error::{CallbackError, Error, Kind, RETRY_AFTER, Refusal, Shown, StepUpN
 pub use event::{Event, Events};
 pub use login::{Begin, CallbackParameters, MAX_CODE_BYTES, MAX_PARAMETERS, Transaction};
 pub use provider::{Identity, MAX_BACKOFF, Provider, REFRESH_EVERY, Status};
+
+/// The files that a configuration names, to be watched from before they are read.
+pub fn files(config: &Config) -> Vec<std::path::PathBuf> {
+    credentials::Credentials::files(config)
+}

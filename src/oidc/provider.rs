@@ -151,6 +151,17 @@ impl Provider {
         self.finder.problem().map(|problem| problem.to_string())
     }
 
+    /// Why a login could not begin, as far as is known without asking the provider again.
+    pub fn outage(&self) -> Option<Error> {
+        if self.contact.is_fresh() {
+            return None;
+        }
+        if self.finder.metadata().is_some() {
+            return self.contact.last_failure().map(Error::Unreachable);
+        }
+        self.finder.problem().map(|problem| Error::from((*problem).clone()))
+    }
+
     /// The issuer, as configured.
     pub fn issuer(&self) -> &str {
         &self.config.issuer

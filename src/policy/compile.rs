@@ -134,6 +134,7 @@ impl Policy {
         Ok(Policy {
             mode: config.mode,
             cors_preflight: config.cors_preflight,
+            clock_skew: config.clock_skew,
             tree: compiler.tree,
             rules: compiler.rules,
             requirements: compiler.requirements,
@@ -263,7 +264,7 @@ impl Compiler {
             }
             // With a mistake the policy is never used; an empty clause must not be in it all the same.
             if !terms.is_empty() {
-                clauses.push(terms.into());
+                clauses.push(Clause { terms: terms.into(), tags: tags.as_slice().into() });
             }
         }
         clauses

@@ -1,6 +1,7 @@
 //! The decision, and the proof that it was made.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
@@ -36,8 +37,8 @@ pub enum Decision<'p> {
     Allow(Permit),
     /// Forward although the rules say no, and record that they do (`mode: observe`).
     Observe(Permit, Denial<'p>),
-    /// Ask who it is.
-    Login,
+    /// Ask who it is, and for what the rule will want of the login.
+    Login(StepUp<'p>),
     /// Ask for a stronger or fresher login.
     StepUp(StepUp<'p>),
     /// Refuse.
@@ -57,7 +58,7 @@ impl Permit {
 }
 
 /// What a login lacks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StepUp<'p> {
     /// Authentication context classes of which one is wanted; empty if any will do.
     pub acr_values: &'p [String],
@@ -73,7 +74,7 @@ pub enum Denial<'p> {
     /// The rule lets nobody in.
     Nobody,
     /// A clause of `deniedScopes` is met.
-    Denied(&'p [Term]),
+    Denied(&'p Arc<[String]>),
     /// No clause of `allowedScopes` is met.
     NotAllowed {
         /// Whether one would be, if only the address were verified.
@@ -129,9 +130,11 @@ impl Policy {
         if rule.is_some_and(Rule::is_public) {
             return Decision::Allow(Permit(()));
         }
-        let Caller::Known { held, acr, auth_time } = caller else { return Decision::Login };
+        let Caller::Known { held, acr, auth_time } = caller else {
+            return Decision::Login(rule.map(|rule| rule.demand.wishes()).unwrap_or_default());
+        };
         let denial = match judge(rule, held) {
-            Ok(demand) => match demand.step_up(acr, auth_time, now) {
+            Ok(demand) => match demand.step_up(acr, auth_time, now, self.clock_skew) {
                 None => return Decision::Allow(Permit(())),
                 Some(_) if self.mode == Mode::Observe => Denial::StepUp,
                 Some(step_up) => return Decision::StepUp(step_up),
@@ -154,57 +157,71 @@ impl Policy {
     }
 
     /// Tags of the clause that let this caller pass, for the record.
-    pub fn deciding_tags(&self, rule: &Rule, held: &Held) -> Vec<String> {
-        let Demand::Tags { allowed, .. } = &*rule.demand else { return Vec::new() };
-        let met = allowed.iter().find(|clause| clause.iter().all(|term| term.allows(held)));
-        met.map(|clause| self.texts(clause)).unwrap_or_default()
-    }
-
-    /// The texts of a clause, such as the one in [`Denial::Denied`].
-    pub fn texts(&self, clause: &[Term]) -> Vec<String> {
-        clause.iter().map(|term| self.requirements.text(*term)).collect()
+    pub fn deciding_tags(&self, rule: &Rule, held: &Held) -> Option<Arc<[String]>> {
+        let Demand::Tags { allowed, .. } = &*rule.demand else { return None };
+        allowed.iter().find(|clause| clause.allows(held)).map(|clause| clause.tags.clone())
     }
 
     /// Every clause of `allowedScopes`, and which of its tags the caller has.
     pub fn allowed_states(&self, rule: &Rule, held: &Held) -> Vec<Vec<TagState>> {
         let Demand::Tags { allowed, .. } = &*rule.demand else { return Vec::new() };
-        self.states(allowed, |term| term.allows(held))
+        states(allowed, |term| term.allows(held))
     }
 
     /// Every clause of `deniedScopes`, and which of its tags the caller has.
     pub fn denied_states(&self, rule: &Rule, held: &Held) -> Vec<Vec<TagState>> {
         let Demand::Tags { denied, .. } = &*rule.demand else { return Vec::new() };
-        self.states(denied, |term| term.denies(held))
+        states(denied, |term| term.denies(held))
     }
+}
 
-    fn states(&self, clauses: &[Clause], holds: impl Fn(Term) -> bool) -> Vec<Vec<TagState>> {
-        let state = |term: &Term| TagState { tag: self.requirements.text(*term), held: holds(*term) };
-        clauses.iter().map(|clause| clause.iter().map(state).collect()).collect()
+impl Clause {
+    fn allows(&self, held: &Held) -> bool {
+        self.terms.iter().all(|term| term.allows(held))
     }
 }
 
 impl Demand {
-    fn step_up(&self, acr: Option<&str>, auth_time: Option<UnixTime>, now: UnixTime) -> Option<StepUp<'_>> {
+    /// What a login has to be, whoever logs in.
+    fn wishes(&self) -> StepUp<'_> {
+        match self {
+            Demand::Public => StepUp::default(),
+            Demand::Tags { acr, max_age, .. } => StepUp { acr_values: acr, max_age: *max_age },
+        }
+    }
+
+    fn step_up(
+        &self,
+        acr: Option<&str>,
+        auth_time: Option<UnixTime>,
+        now: UnixTime,
+        skew: Duration,
+    ) -> Option<StepUp<'_>> {
         let Demand::Tags { acr: wanted, max_age, .. } = self else { return None };
         let weak = !wanted.is_empty() && !acr.is_some_and(|acr| wanted.iter().any(|wanted| wanted == acr));
-        let old = max_age.is_some_and(|max_age| auth_time.is_none_or(|at| now.since(at) > max_age));
+        let old = max_age.is_some_and(|max_age| auth_time.is_none_or(|at| now.since(at) > max_age + skew));
         (weak || old).then_some(StepUp { acr_values: wanted, max_age: *max_age })
     }
+}
+
+fn states(clauses: &[Clause], holds: impl Fn(Term) -> bool) -> Vec<Vec<TagState>> {
+    let state = |(term, tag): (&Term, &String)| TagState { tag: tag.clone(), held: holds(*term) };
+    clauses.iter().map(|clause| clause.terms.iter().zip(clause.tags.iter()).map(state).collect()).collect()
 }
 
 /// Denied tags first, for they win; then allowed ones. A stronger login helps nobody whose tags don't.
 fn judge<'p>(rule: Option<&'p Rule>, held: &Held) -> Result<&'p Demand, Denial<'p>> {
     let rule = rule.ok_or(Denial::NoRule)?;
     let Demand::Tags { allowed, denied, .. } = &*rule.demand else { return Ok(&rule.demand) };
-    if let Some(clause) = denied.iter().find(|clause| clause.iter().all(|term| term.denies(held))) {
-        return Err(Denial::Denied(clause));
+    if let Some(clause) = denied.iter().find(|clause| clause.terms.iter().all(|term| term.denies(held))) {
+        return Err(Denial::Denied(&clause.tags));
     }
     if allowed.is_empty() {
         return Err(Denial::Nobody);
     }
-    if allowed.iter().any(|clause| clause.iter().all(|term| term.allows(held))) {
+    if allowed.iter().any(|clause| clause.allows(held)) {
         return Ok(&rule.demand);
     }
-    let asks_email = allowed.iter().flatten().any(|term| term.is_email());
+    let asks_email = allowed.iter().flat_map(|clause| &clause.terms).any(|term| term.is_email());
     Err(Denial::NotAllowed { email_unverified: asks_email && held.email_unverified })
 }

@@ -24,10 +24,10 @@ use crate::path;
 pub use compile::{Mistake, MistakeField, MistakeKind};
 pub use decide::{Caller, Decision, Denial, Permit, StepUp, TagState};
 pub use matcher::Ambiguous;
-pub use requirement::{Held, Term};
+pub use requirement::Held;
 
 use matcher::Tree;
-use requirement::Requirements;
+use requirement::{Requirements, Term};
 
 /// One endpoint of an HTTP resource spec, as the file has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +81,9 @@ pub struct Config {
     pub mode: Mode,
     /// What becomes of a CORS preflight.
     pub cors_preflight: CorsPreflight,
+    /// How far the provider's clock may be off: a login is this much fresher than it says. The same tolerance as
+    /// at the login, or a login could be good enough to be accepted and too old to be used, for ever.
+    pub clock_skew: Duration,
 }
 
 /// The compiled rules of one service.
@@ -88,6 +91,7 @@ pub struct Config {
 pub struct Policy {
     mode: Mode,
     cors_preflight: CorsPreflight,
+    clock_skew: Duration,
     tree: Tree,
     rules: Vec<Rule>,
     requirements: Requirements,
@@ -155,4 +159,9 @@ enum Demand {
 }
 
 /// Terms that must all hold; never empty.
-type Clause = Box<[Term]>;
+#[derive(Debug)]
+struct Clause {
+    terms: Box<[Term]>,
+    /// The same as the file has them, for records: shared, so that a record costs no text of its own.
+    tags: Arc<[String]>,
+}

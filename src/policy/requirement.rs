@@ -26,9 +26,9 @@ impl Held {
     }
 }
 
-/// One requirement within a clause: a number in the policy that it belongs to.
+/// One requirement within a clause: its number in the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Term {
+pub(super) struct Term {
     number: usize,
     /// `!=`: holds where the positive form does not.
     negated: bool,
@@ -95,15 +95,6 @@ impl Requirements {
         self.texts.push(positive.as_str().into());
         self.numbers.insert(positive.into(), number);
         Ok(term(number))
-    }
-
-    /// The text of a term.
-    pub(super) fn text(&self, term: Term) -> String {
-        let positive = self.texts.get(term.number).map_or("", AsRef::as_ref);
-        match positive.split_once('=') {
-            Some((key, value)) if term.negated => format!("{key}!={value}"),
-            _ => positive.to_owned(),
-        }
     }
 
     /// Works out which requirements hold. The cost is that of the tags, and of the wildcards for their keys.

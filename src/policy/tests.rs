@@ -374,7 +374,7 @@ fn a_login_can_be_too_weak_or_too_old() {
         };
         assert_eq!(said, expected, "{acr:?} {auth_time:?}");
     }
-    assert!(matches!(policy.decide(rule, Caller::Anonymous, now), Decision::Login));
+    assert!(matches!(policy.decide(rule, Caller::Anonymous, now), Decision::Login(_)));
 }
 
 #[test]
@@ -388,7 +388,7 @@ fn observe_turns_a_no_into_a_note() {
     let known = Caller::Known { held: &held, acr: None, auth_time: None };
     assert!(matches!(policy.decide(rule, known, UnixTime(0)), Decision::Observe(_, Denial::Nobody)));
     assert!(matches!(policy.decide(None, known, UnixTime(0)), Decision::Observe(_, Denial::NoRule)));
-    assert!(matches!(policy.decide(rule, Caller::Anonymous, UnixTime(0)), Decision::Login));
+    assert!(matches!(policy.decide(rule, Caller::Anonymous, UnixTime(0)), Decision::Login(_)));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! New connections to the application.
 
+use arc_swap::ArcSwap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -25,7 +26,7 @@ pub struct Connector(Route);
 #[derive(Clone, Debug)]
 enum Route {
     Tcp { host: Arc<str>, port: u16 },
-    Tls { host: Arc<str>, port: u16, name: ServerName<'static>, config: Arc<rustls::ClientConfig> },
+    Tls { host: Arc<str>, port: u16, name: ServerName<'static>, config: Arc<ArcSwap<rustls::ClientConfig>> },
     Unix(Arc<Path>),
 }
 
@@ -61,9 +62,18 @@ impl Connector {
                 host: host.as_str().into(),
                 port: *port,
                 name: ServerName::try_from(host.clone()).map_err(|_| ConfigError::BadName(host.clone()))?,
-                config: Arc::new(tls_config(roots.as_ref())?),
+                config: Arc::new(ArcSwap::from_pointee(tls_config(roots.as_ref())?)),
             },
         }))
+    }
+
+    /// Reads the certificate authorities of `upstream` again, for connections to come. On an error the old ones
+    /// stay. Reads a file: not for a worker's thread.
+    pub fn reload(&self, upstream: &Upstream) -> Result<(), ConfigError> {
+        if let (Route::Tls { config, .. }, Upstream::Tls { roots, .. }) = (&self.0, upstream) {
+            config.store(Arc::new(tls_config(roots.as_ref())?));
+        }
+        Ok(())
     }
 
     /// Whether a connection can be made within `limit`, TLS included. It is closed again.
@@ -91,7 +101,7 @@ impl Connector {
             Route::Unix(path) => Stream::Unix(UnixStream::connect(path).await.map_err(unreachable)?),
             Route::Tls { host, port, name, config } => {
                 let stream = connect_tcp(host, *port, limit).await.map_err(unreachable)?;
-                let connector = tokio_rustls::TlsConnector::from(config.clone());
+                let connector = tokio_rustls::TlsConnector::from(config.load_full());
                 let stream = connector
                     .connect(name.clone(), stream)
                     .await

@@ -69,8 +69,8 @@ impl Tunnels {
             let pumps = Pumps::new(tunnel.early, tunnel.observer);
             ending.end = tokio::select! {
                 end = pumps.run(&mut client, &mut upstream) => end,
-                () = closed => End::Cut,
-                () = until(tunnel.ends_at) => End::Cut,
+                () = closed => End::Closed,
+                () = until(tunnel.ends_at) => End::Closed,
             };
         }
         let goodbye = async { tokio::join!(client.shutdown(), upstream.shutdown()) };

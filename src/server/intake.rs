@@ -61,6 +61,12 @@ fn check_fields(fields: &HeaderMap, bounds: &Bounds) -> Result<(), Violation> {
     if fields.len() - crumbs.saturating_sub(1) > bounds.fields {
         return Err(Violation::TooManyFields);
     }
+    // As RFC 9113 section 6.5.2 counts.
+    let size: usize =
+        fields.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD).sum();
+    if size > bounds.head_bytes {
+        return Err(Violation::HeadTooLarge);
+    }
     for (name, value) in fields {
         let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
         if is_space(value.as_bytes().first()) || is_space(value.as_bytes().last()) {
@@ -72,6 +78,9 @@ fn check_fields(fields: &HeaderMap, bounds: &Bounds) -> Result<(), Violation> {
     }
     Ok(())
 }
+
+/// What a field counts beside its name and value.
+const FIELD_OVERHEAD: usize = 32;
 
 #[cfg(test)]
 mod tests {

@@ -93,13 +93,19 @@ pub(super) fn http1(limits: &Limits) -> http1::Builder {
     builder
 }
 
+/// Twice what a request may have: what lies between reaches us whole and gets an answer that says so. More than
+/// this ends the connection, without an answer.
+fn header_list_bytes(limits: &Limits) -> u32 {
+    u32::try_from(limits.header_bytes.saturating_mul(2)).unwrap_or(u32::MAX)
+}
+
 /// HTTP/2 as hyper is to speak it.
 fn http2(limits: &Limits, streams: StreamExecutor) -> http2::Builder<StreamExecutor> {
     let mut builder = http2::Builder::new(streams);
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.h2_streams)
-        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .max_header_list_size(header_list_bytes(limits))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER_BYTES)

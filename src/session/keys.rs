@@ -4,6 +4,7 @@
 //! what is sealed, or where the text is kept.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_lc_rs::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
 use aws_lc_rs::error::Unspecified;
@@ -19,6 +20,7 @@ use crate::secret::Secret;
 
 /// One or more keys: the first seals, all open.
 pub struct KeyRing {
+    number: u64,
     first: Key,
     others: Vec<Key>,
 }
@@ -49,7 +51,9 @@ impl KeyRing {
         }
         let mut keys = keys.into_iter().map(|(_, key)| key);
         match keys.next() {
-            Some(first) if mistakes.is_empty() => Ok(KeyRing { first, others: keys.collect() }),
+            Some(first) if mistakes.is_empty() => {
+                Ok(KeyRing { number: next_number(), first, others: keys.collect() })
+            }
             None if mistakes.is_empty() => Err(vec![KeyMistake::NoKey]),
             _ => Err(mistakes),
         }
@@ -57,7 +61,7 @@ impl KeyRing {
 
     /// A ring of one new key.
     pub(super) fn random() -> Result<KeyRing, Unspecified> {
-        Ok(KeyRing { first: Key::new(random_key()?)?, others: Vec::new() })
+        Ok(KeyRing { number: next_number(), first: Key::new(random_key()?)?, others: Vec::new() })
     }
 
     /// The text of a key file with one new key.
@@ -67,6 +71,11 @@ impl KeyRing {
             "# Session keys of Portcullis. The first seals, all open.\n{}\n",
             key.as_str()
         )))
+    }
+
+    /// Tells this ring from every other that this process has loaded.
+    pub(super) fn number(&self) -> u64 {
+        self.number
     }
 
     /// The key that seals.
@@ -88,6 +97,11 @@ impl KeyRing {
     fn iter(&self) -> impl Iterator<Item = &Key> {
         std::iter::once(&self.first).chain(&self.others)
     }
+}
+
+fn next_number() -> u64 {
+    static LOADED: AtomicU64 = AtomicU64::new(1);
+    LOADED.fetch_add(1, Ordering::Relaxed)
 }
 
 impl fmt::Debug for KeyRing {

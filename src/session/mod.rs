@@ -180,6 +180,9 @@ pub enum Absent {
     /// The ID token that the session is bound to has expired.
     #[error("the ID token that the session is bound to has expired")]
     TokenExpired,
+    /// Logged out, and the cookie came all the same.
+    #[error("the session was logged out")]
+    LoggedOut,
     /// The configuration now names claims that this session did not keep (see [`Session::keeps`]).
     #[error("the session lacks claims that the configuration now names")]
     ClaimsNotKept,

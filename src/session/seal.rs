@@ -69,6 +69,11 @@ impl Sealer {
         }))
     }
 
+    /// The number of the key ring in use: another number, other keys.
+    pub fn ring(&self) -> u64 {
+        self.0.ring.load().number()
+    }
+
     /// Seals at most [`MAX_PLAIN_BYTES`] with the first key of the ring; base64url without padding.
     pub fn seal(&self, purpose: Purpose, plain: &[u8]) -> Result<String, SealError> {
         if plain.len() > MAX_PLAIN_BYTES {

@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 
 use super::Metrics;
-use crate::secret::{Secret, Source};
+use crate::secret::Source;
 
 /// Where the admin listener is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,13 +100,16 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Admin {
     listeners: Vec<(Listener, Scope)>,
-    token: Option<Arc<Secret<String>>>,
+    token: Option<Arc<Source>>,
 }
 
 impl Admin {
     /// Binds the listeners. Wants a tokio runtime.
     pub fn bind(config: &Config) -> Result<Self, Error> {
-        let token = config.token.as_ref().map(Source::read).transpose()?.map(Arc::new);
+        // Read for every request that needs it, so that a changed file is in use at once; looked at here, so
+        // that a wrong name is told at the start.
+        config.token.as_ref().map(Source::read).transpose()?;
+        let token = config.token.clone().map(Arc::new);
         let mut listeners = vec![(Listener::bind(&config.listen)?, Scope::Admin)];
         if let Some(probes) = config.probes {
             listeners.push((Listener::tcp(probes, "admin.probes")?, Scope::Probes));
@@ -226,7 +229,7 @@ enum Scope {
 struct Handler {
     scope: Scope,
     sources: Sources,
-    token: Option<Arc<Secret<String>>>,
+    token: Option<Arc<Source>>,
 }
 
 impl Handler {
@@ -292,6 +295,7 @@ impl Handler {
 
     fn authorised(&self, headers: &http::HeaderMap) -> bool {
         let Some(token) = &self.token else { return true };
+        let Ok(token) = token.read() else { return false };
         let given = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
         given.is_some_and(|given| {
             aws_lc_rs::constant_time::verify_slices_are_equal(given, token.expose().as_bytes()).is_ok()
@@ -352,6 +356,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 mod tests {
     use super::super::{Format, Log};
     use super::*;
+    use crate::secret::Secret;
 
     fn handler(scope: Scope, token: Option<&str>) -> Handler {
         let (log, _writer) = Log::start(Format::Json, std::io::sink());
@@ -364,7 +369,11 @@ mod tests {
             config: "services: []\n".into(),
             metrics: Metrics::new(&log, &[]),
         };
-        Handler { scope, sources, token: token.map(|token| Arc::new(Secret::new(token.to_owned()))) }
+        Handler {
+            scope,
+            sources,
+            token: token.map(|token| Arc::new(Source::Inline(Secret::new(token.to_owned())))),
+        }
     }
 
     fn ask(handler: &Handler, method: &str, target: &str, headers: &[(&str, &str)]) -> u16 {

@@ -4,8 +4,8 @@
 use std::io::{IsTerminal as _, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
 
 use super::{AccessRecord, Event};
 
@@ -90,11 +90,15 @@ pub struct LogWriter {
 impl LogWriter {
     /// Writes what is queued, waiting at most 2 s for a slow reader.
     pub fn finish(self) {
-        if self.queue.try_send(Line::End).is_ok() {
-            match self.stopped.recv_timeout(FLUSH_TIMEOUT) {
-                Ok(()) | Err(RecvTimeoutError::Disconnected | RecvTimeoutError::Timeout) => {}
+        let deadline = Instant::now() + FLUSH_TIMEOUT;
+        while let Err(TrySendError::Full(_)) = self.queue.try_send(Line::End) {
+            if Instant::now() >= deadline {
+                return;
             }
+            std::thread::sleep(FLUSH_STEP);
         }
+        // Whatever this says, there is no more to wait for.
+        let _ = self.stopped.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     }
 }
 
@@ -153,6 +157,8 @@ const QUEUE_LINES: usize = 8192;
 const BATCH_BYTES: usize = 64 * 1024;
 /// Longest wait for a slow reader at the end.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pause between two tries to reach a writer whose queue is full.
+const FLUSH_STEP: Duration = Duration::from_millis(5);
 
 #[cfg(test)]
 mod tests {

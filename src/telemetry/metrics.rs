@@ -239,7 +239,8 @@ impl Collector for Observing {
 const ACTIONS: [Action; 3] = [Action::Accept, Action::Reject, Action::Observe];
 const STATUSES: usize = 600;
 /// Upper bounds in seconds.
-const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, f64::MAX];
+const BUCKETS: [f64; 12] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, f64::INFINITY];
 
 #[cfg(test)]
 mod tests {
@@ -262,6 +263,7 @@ mod tests {
             r#"portcullis_request_duration_seconds_bucket{le="0.0025",service="app"} 2"#,
             r#"portcullis_request_duration_seconds_count{service="app"} 2"#,
             r#"portcullis_logins_total{service="app",result="success"} 1"#,
+            r#"portcullis_request_duration_seconds_bucket{le="+Inf",service="app"} 2"#,
             "portcullis_reload_failures_total 1",
             "portcullis_log_dropped_total 0",
             "portcullis_sessions_revoked_total 0",

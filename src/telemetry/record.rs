@@ -118,8 +118,8 @@ pub struct AccessRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<Arc<str>>,
     /// Tags that decided.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub tags: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tags: Option<Arc<[String]>>,
     /// The cause in words, for whoever reads the record.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
@@ -145,9 +145,9 @@ impl AccessRecord {
             line.push_str(" sub=");
             escape(line, subject);
         }
-        if !self.tags.is_empty() {
+        if let Some(tags) = &self.tags {
             line.push_str(" tags=");
-            escape(line, &self.tags.join(","));
+            escape(line, &tags.join(","));
         }
         if let Some(detail) = &self.detail {
             line.push_str(" - ");
@@ -326,7 +326,7 @@ mod tests {
             drop_reason: None,
             rule: Some(RuleName { spec: "s".into(), uri: "/*".into(), method: "GET".into() }),
             subject: Some("alice".into()),
-            tags: vec!["group=\"a\"".into()],
+            tags: Some(["group=\"a\"".to_owned()].into()),
             detail: None,
         }
     }

@@ -159,7 +159,7 @@ impl PeerBody {
             }
             Some(Err(error)) => {
                 self.carrier = None;
-                self.finish(End::Cut);
+                self.finish(if matches!(error, BodyError::Expired) { End::Closed } else { End::Cut });
                 Some(Err(error))
             }
             None => {
@@ -254,6 +254,8 @@ pub enum End {
     Complete,
     /// By the sender or a deadline, before its last byte; the client was made to notice.
     Cut,
+    /// By us, because the session ended or the process drains; the client was made to notice.
+    Closed,
     /// The client went away.
     Abandoned,
 }

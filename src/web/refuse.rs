@@ -110,6 +110,32 @@ impl Reply<'_> {
         ))
     }
 
+    /// 403: no rule lets anybody in here, and there is nothing to sign in to.
+    pub fn closed(&self) -> Response<Body> {
+        self.refuse(&Notice::new(
+            StatusCode::FORBIDDEN,
+            "no-rule",
+            "This page is not open",
+            "There is no rule that lets anybody in here.",
+            "No rule names this method and path, and this service has no login.",
+        ))
+    }
+
+    /// 403: two different sessions in one request, of which one was planted. A login can't part them.
+    pub fn two_sessions(&self, logout: &str) -> Response<Body> {
+        self.refuse(&Notice {
+            next: "Sign out, which removes both, and then sign in again.".into(),
+            links: vec![Link { text: "Sign out", href: logout }],
+            ..Notice::new(
+                StatusCode::FORBIDDEN,
+                "two-sessions",
+                "Your browser sent two sessions at once",
+                "So nobody can tell which of them is yours, and neither is used.".to_owned(),
+                "The request carries two different sessions; delete its cookies and log in again.",
+            )
+        })
+    }
+
     /// 403: a WebSocket handshake from a page of another origin.
     pub fn origin_refused(&self) -> Response<Body> {
         self.refuse(&Notice::new(

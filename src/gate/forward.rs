@@ -1,0 +1,126 @@
+//! The last step: strips, stamps and sends what is allowed, and cleans the answer.
+
+use http::header::CACHE_CONTROL;
+use http::{HeaderMap, HeaderValue, Response};
+
+use super::admit::{Arrived, Asked};
+use super::callers::Known;
+use super::entry::Entry;
+use super::login::append_cookies;
+use super::reject::Refusal;
+use super::{Entrance, Worker};
+use crate::policy::Permit;
+use crate::proxy::{ClientInfo, CookieHeader, Terms};
+use crate::session::Stripped;
+use crate::web::Body;
+
+impl Worker {
+    /// Forwards a request that the rules allow.
+    pub(super) async fn forward(
+        &self,
+        arrived: &Arrived<'_>,
+        asked: Asked<'_>,
+        permit: Permit,
+        known: Option<&Known>,
+        public: bool,
+        entry: &mut Entry,
+    ) -> Result<Response<Body>, Refusal> {
+        let service = &arrived.local.service;
+        let Asked { request, connection } = asked;
+        entry.accept();
+        let cookie = match service.own_cookies.strip(request.headers()) {
+            Stripped::Unchanged => CookieHeader::Unchanged,
+            Stripped::Replaced(value) => CookieHeader::Replace(value),
+        };
+        let session = known.zip(service.relying_party.as_ref());
+        let renewed = match session {
+            Some((known, party)) if party.sessions.needs_new_seal(&known.session) => {
+                party.sessions.seal(&known.session, request.headers()).unwrap_or_default()
+            }
+            _ => Vec::new(),
+        };
+        let tls = arrived.entrance != Entrance::PublicOnly;
+        let personal = known.is_some_and(|known| !known.identity.headers.is_empty());
+        let terms = Terms {
+            client: ClientInfo {
+                address: entry.client,
+                scheme: if tls { "https" } else { "http" },
+                host: &arrived.host.authority,
+                port: port_of(&arrived.host.authority, tls),
+                request_id: entry.id.as_str(),
+            },
+            identity: known.map(|known| &known.identity),
+            cookie,
+            private: !public || personal,
+            observer: Some(entry.observer()),
+            // What everybody may see does not end with anybody's session.
+            ends_at: session.filter(|_| !public).map(|(known, party)| {
+                let left = party.sessions.expires_at(&known.session).since(self.clock.now());
+                tokio::time::Instant::now() + left
+            }),
+        };
+        let forwarder = &arrived.local.forwarder;
+        let mut response =
+            forwarder.forward(request.map(Body::from), permit, &arrived.target, terms).await.map_err(
+                |error| connection.body_violation().map_or(Refusal::Upstream(error), Refusal::Malformed),
+            )?;
+        entry.answered();
+        if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+            entry.tunnels(connection.tunnel());
+            return Ok(response);
+        }
+        if !renewed.is_empty() {
+            append_cookies(response.headers_mut(), renewed);
+            keep_private(response.headers_mut());
+        }
+        Ok(response)
+    }
+}
+
+/// Makes an answer that sets a cookie stay in the browser that it is for (RFC 9111 section 5.2.2.7). What else
+/// the application says about caching stays.
+fn keep_private(headers: &mut HeaderMap) {
+    let mut directives: Vec<String> = Vec::new();
+    for value in headers.get_all(CACHE_CONTROL) {
+        for directive in value.to_str().unwrap_or_default().split(',').map(str::trim) {
+            let name = directive.split('=').next().unwrap_or_default().to_ascii_lowercase();
+            if matches!(name.as_str(), "private" | "no-store") {
+                return;
+            }
+            if !matches!(name.as_str(), "" | "public" | "s-maxage") {
+                directives.push(directive.to_owned());
+            }
+        }
+    }
+    directives.push("private".to_owned());
+    if let Ok(value) = HeaderValue::try_from(directives.join(", ")) {
+        headers.insert(CACHE_CONTROL, value);
+    }
+}
+
+fn port_of(authority: &str, tls: bool) -> u16 {
+    let port = authority.parse::<http::uri::Authority>().ok().and_then(|authority| authority.port_u16());
+    port.unwrap_or(if tls { 443 } else { 80 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_with_our_cookie_is_private_and_keeps_the_rest() {
+        for (sent, expected) in [
+            (&[][..], "private"),
+            (&["public, max-age=60"], "max-age=60, private"),
+            (&["no-cache", "must-revalidate"], "no-cache, must-revalidate, private"),
+            (&["s-maxage=10, no-transform"], "no-transform, private"),
+            (&["no-store"], "no-store"),
+            (&["max-age=5, Private"], "max-age=5, Private"),
+        ] {
+            let mut headers: HeaderMap =
+                sent.iter().map(|value| (CACHE_CONTROL, HeaderValue::from_static(value))).collect();
+            keep_private(&mut headers);
+            assert_eq!(headers[CACHE_CONTROL], expected, "{sent:?}");
+        }
+    }
+}
