@@ -33,13 +33,13 @@ pub enum MistakeField {
     /// `public`
     Public,
     /// One clause of `allowedScopes`.
-    AllowedClause(usize),
+    AllowedScopesClause(usize),
     /// One tag of a clause of `allowedScopes`.
-    AllowedTag(usize, usize),
+    AllowedScopes(usize, usize),
     /// One clause of `deniedScopes`.
-    DeniedClause(usize),
+    DeniedScopesClause(usize),
     /// One tag of a clause of `deniedScopes`.
-    DeniedTag(usize, usize),
+    DeniedScopes(usize, usize),
     /// One entry of `requiredACR`.
     RequiredAcr(usize),
 }
@@ -174,7 +174,9 @@ impl Compiler {
             if let Some(twin) = self.tree.insert(&pattern, method, rule) {
                 let other = self.origins.get(twin).copied();
                 let kind = MistakeKind::Duplicate(method.to_owned());
-                self.mistakes.push(Mistake { endpoint: place, field: MistakeField::Uri, kind, other });
+                let number = endpoint.methods.iter().position(|known| known == method).unwrap_or_default();
+                let field = MistakeField::Method(number);
+                self.mistakes.push(Mistake { endpoint: place, field, kind, other });
                 continue;
             }
             self.origins.push(place);
@@ -217,11 +219,15 @@ impl Compiler {
         let allowed = self.clauses(
             place,
             &endpoint.allowed_scopes,
-            MistakeField::AllowedClause,
-            MistakeField::AllowedTag,
+            MistakeField::AllowedScopesClause,
+            MistakeField::AllowedScopes,
         );
-        let denied =
-            self.clauses(place, &endpoint.denied_scopes, MistakeField::DeniedClause, MistakeField::DeniedTag);
+        let denied = self.clauses(
+            place,
+            &endpoint.denied_scopes,
+            MistakeField::DeniedScopesClause,
+            MistakeField::DeniedScopes,
+        );
         for (number, acr) in endpoint.required_acr.iter().enumerate() {
             if acr.is_empty()
                 || acr.chars().any(|character| character.is_whitespace() || character.is_control())

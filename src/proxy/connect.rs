@@ -66,6 +66,11 @@ impl Connector {
         }))
     }
 
+    /// Whether a connection can be made within `limit`, TLS included. It is closed again.
+    pub async fn probe(&self, limit: Duration) -> Result<(), Error> {
+        self.connect(limit).await.map(drop)
+    }
+
     /// A new connection, TLS included, within `limit`.
     pub(super) async fn connect(&self, limit: Duration) -> Result<Io, Error> {
         match tokio::time::timeout(limit, self.connect_unbounded(limit)).await {

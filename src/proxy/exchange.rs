@@ -84,7 +84,7 @@ impl Conn {
         progress: Option<&Progress>,
         limit: Duration,
     ) -> Result<Response<Incoming>, Failure> {
-        let mut consent = Consent::listen(&mut request, progress);
+        let mut consent = Consent::listen(&mut request, progress, limit);
         let mut answer = pin!(self.sender.try_send_request(request));
         let start = Instant::now();
         self.timer.as_mut().reset(start + limit);
@@ -186,16 +186,22 @@ struct Consent<'a> {
 }
 
 impl<'a> Consent<'a> {
-    fn listen(request: &mut Request<Upload>, progress: Option<&'a Progress>) -> Option<Self> {
+    fn listen(
+        request: &mut Request<Upload>,
+        progress: Option<&'a Progress>,
+        limit: Duration,
+    ) -> Option<Self> {
         let progress = progress.filter(|progress| progress.is_held())?;
         let given = Arc::new(AtomicBool::new(false));
         let heard = given.clone();
+        // An application that ignores the expectation still has half of its time for the answer.
+        let patience = EXPECT_PATIENCE.min(limit / 2);
         hyper::ext::on_informational(request, move |answer| {
             if answer.status() == StatusCode::CONTINUE {
                 heard.store(true, Ordering::Relaxed);
             }
         });
-        Some(Self { given, patience: Box::pin(tokio::time::sleep(EXPECT_PATIENCE)), progress })
+        Some(Self { given, patience: Box::pin(tokio::time::sleep(patience)), progress })
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -106,7 +106,7 @@ pub(super) fn is_always_stripped(name: &str) -> bool {
             | "x-http-method-override"
             | "x-method-override"
             | "-method"
-    ) || STRIPPED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    ) || (name.starts_with("x-") && STRIPPED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
 }
 
 const STRIPPED_PREFIXES: [&str; 4] = ["x-forwarded-", "x-original-", "x-rewrite-", "x-portcullis-"];

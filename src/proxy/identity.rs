@@ -57,14 +57,17 @@ pub enum UnmappedReason {
 
 impl Identity {
     /// The headers that `mappings` give for `claims`, and the claims that are there but can't be mapped.
-    /// An absent, null or empty-array claim has no header.
+    /// An absent, null or empty-array claim has no header. Of two mappings to one header the later wins.
     pub fn from_claims(claims: &Claims, mappings: &[Mapping]) -> (Self, Vec<Unmapped>) {
         let mut identity = Self::default();
         let mut unmapped = Vec::new();
         for Mapping { claim, header } in mappings {
             let Some(value) = claims.get(claim) else { continue };
             match encode(value) {
-                Ok(Some(value)) => identity.headers.push((header.clone(), value)),
+                Ok(Some(value)) => {
+                    identity.headers.retain(|(name, _)| name != header);
+                    identity.headers.push((header.clone(), value));
+                }
                 Ok(None) => {}
                 Err(reason) => unmapped.push(Unmapped { claim: claim.clone(), reason }),
             }
@@ -127,7 +130,6 @@ const MAX_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
 fn push_encoded(text: &mut String, value: &str) {
     let inner = value.trim_matches(' ');
     let start = value.len() - value.trim_start_matches(' ').len();
-    let last = value.len().saturating_sub(1);
     for (index, byte) in value.bytes().enumerate() {
         let outer_space = byte == b' ' && (index < start || index >= start + inner.len());
         match byte {
@@ -135,8 +137,8 @@ fn push_encoded(text: &mut String, value: &str) {
             b' ' if outer_space => push_escape(text, byte),
             _ => text.push(char::from(byte)),
         }
-        if text.len() > MAX_VALUE_BYTES && index < last {
-            return;
+        if text.len() > MAX_VALUE_BYTES {
+            return; // refused by the caller
         }
     }
 }

@@ -111,7 +111,6 @@ pub enum CookieHeader {
 }
 
 /// The terms on which one allowed request goes on.
-#[derive(Clone)]
 pub struct Terms<'a> {
     /// Whom the application is told about.
     pub client: ClientInfo<'a>,

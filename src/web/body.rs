@@ -250,7 +250,7 @@ pub trait Observer {
 /// How an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// With its last byte.
+    /// With its last byte, as handed to the connection.
     Complete,
     /// By the sender or a deadline, before its last byte; the client was made to notice.
     Cut,

@@ -5,12 +5,18 @@
 
 pub mod body;
 pub mod challenge;
+mod dial;
 mod fail;
+pub mod outbound;
 pub mod page;
 mod problem;
+pub mod reach;
 mod refuse;
 pub mod respond;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
+pub mod trust;
 
 pub use body::Body;

@@ -33,7 +33,7 @@ fn rel_08_a_handshake_that_never_ends_is_504() {
         .await;
         let host = address.ip().to_string();
         let upstream = Upstream::Tls { host, port: address.port(), roots: None };
-        let error = get(&forwarder_with(&config(upstream)), "/").await.unwrap_err();
+        let error = get(&forwarder_with(&hasty(upstream)), "/").await.unwrap_err();
         assert!(matches!(error, Error::ConnectTimeout { .. }), "{error}");
         assert_eq!(error.status().as_u16(), 504);
     });
@@ -52,7 +52,7 @@ fn rel_08_no_answer_is_504_and_ends_the_exchange() {
             }
         })
         .await;
-        let error = get(&forwarder(address), "/").await.unwrap_err();
+        let error = get(&forwarder_with(&hasty(tcp(address))), "/").await.unwrap_err();
         assert!(matches!(error, Error::ResponseTimeout), "{error}");
         assert_eq!(error.status().as_u16(), 504);
         tokio::time::timeout(PATIENCE, ended.notified()).await.expect("the connection was kept");
@@ -77,9 +77,7 @@ fn a_client_that_goes_away_ends_the_exchange() {
             }
         })
         .await;
-        let mut config = config(tcp(address));
-        (config.response_timeout, config.body_idle_timeout) = (PATIENCE, PATIENCE);
-        let front = front(Protocol::Http1, forwarder_with(&config)).await;
+        let front = front(Protocol::Http1, forwarder(address)).await;
         for target in ["/head", "/body"] {
             let mut client = front.connect().await;
             client.write_all(format!("GET {target} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes()).await.unwrap();
@@ -207,5 +205,17 @@ fn a_repeated_length_becomes_one() {
             assert_eq!(head.matches("content-length: 2\r\n").count(), 1, "{head}");
             assert_eq!(body, b"ok");
         }
+    });
+}
+
+#[test]
+fn a_permit_forwards_one_request() {
+    worker(async {
+        let (address, heads) = canned("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+        let path = NormalPath::parse("/a", &path::Options::default()).unwrap();
+        let permit = crate::policy::Permit::for_test();
+        let answer = forwarder(address).forward(request(Method::GET, "/a"), permit, &path, terms()).await;
+        assert_eq!(text(answer.unwrap()).await, "ok");
+        assert_eq!(heads.borrow().len(), 1);
     });
 }

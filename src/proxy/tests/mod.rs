@@ -4,6 +4,7 @@ mod bodies;
 mod faults;
 mod headers;
 mod reuse;
+mod stalls;
 mod transports;
 mod websocket;
 
@@ -112,13 +113,18 @@ fn reset(stream: TcpStream) {
 fn config(upstream: Upstream) -> Config {
     Config {
         upstream,
-        connect_timeout: SHORT,
-        response_timeout: SHORT,
-        body_idle_timeout: SHORT,
+        connect_timeout: PATIENCE,
+        response_timeout: PATIENCE,
+        body_idle_timeout: PATIENCE,
         idle_timeout: PATIENCE,
         mapped_headers: vec![HeaderName::from_static("x-user"), HeaderName::from_static("x_groups")],
         own_cookies: vec!["__Host-portcullis".to_owned(), "__Host-portcullis-login".to_owned()],
     }
+}
+
+/// With timeouts that a test can wait for.
+fn hasty(upstream: Upstream) -> Config {
+    Config { connect_timeout: SHORT, response_timeout: SHORT, body_idle_timeout: SHORT, ..config(upstream) }
 }
 
 fn tcp(address: SocketAddr) -> Upstream {

@@ -79,9 +79,7 @@ fn one_connection_serves_requests_in_turn() {
 fn concurrent_requests_have_connections_of_their_own_and_few_of_them_stay() {
     worker(async {
         let (address, log) = planned(|_, _| Reaction::Answer).await;
-        let patient =
-            Config { connect_timeout: PATIENCE, response_timeout: PATIENCE, ..config(tcp(address)) };
-        let forwarder = forwarder_with(&patient);
+        let forwarder = forwarder(address);
         let all = futures_util::future::join_all((0..200).map(|_| get(&forwarder, "/"))).await;
         for answer in all {
             assert_eq!(text(answer.unwrap()).await, "ok");
@@ -209,7 +207,7 @@ fn rel_10_a_timeout_or_garbage_is_no_reason_to_send_again() {
                 }
             })
             .await;
-            let forwarder = forwarder(address);
+            let forwarder = forwarder_with(&hasty(tcp(address)));
             text(get(&forwarder, "/").await.unwrap()).await;
             assert!(matches!(get(&forwarder, "/").await, Err(Error::ResponseTimeout | Error::NotHttp(_))));
             assert_eq!(requests.get(), 2);

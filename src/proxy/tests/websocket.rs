@@ -62,7 +62,7 @@ fn ws_02_frames_pass_byte_exact() {
 #[test]
 fn a_quiet_tunnel_stays_open() {
     worker(async {
-        let front = front(Protocol::Http1, forwarder(echo().await)).await;
+        let front = front(Protocol::Http1, forwarder_with(&hasty(tcp(echo().await)))).await;
         let mut socket = websocket(&front).await.unwrap();
         assert!(tokio::time::timeout(3 * SHORT, socket.next()).await.is_err(), "silence ended the tunnel");
         socket.send(Message::Text("still there".into())).await.unwrap();

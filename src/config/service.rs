@@ -1,0 +1,403 @@
+//! One service: its name, hosts, callback, listeners and certificate. The provider, the application and the rules
+//! are in `provider`, `application` and `rules`.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use url::Url;
+
+use super::error::Place;
+use super::host::Host;
+use super::problem::Problem;
+use super::provider::Callback;
+use super::raw_service::{AuthorizationType, CorsPreflight, EncodedSlashes, Mode, Service as Raw, TlsType};
+use super::resolve::{Resolver, Shared};
+use super::{Authorization, CALLBACK_PATH, Service};
+use crate::{path, policy, session, tls};
+
+/// Most characters of a service's name: it is part of cookie names and of every record.
+const MAX_NAME: usize = 64;
+
+/// What a service has when it is put together from its parts.
+type Named = HashMap<String, Place>;
+
+impl Resolver<'_> {
+    /// All services that are whole. Each mistake of the others has been reported.
+    pub fn services(&mut self, raw: &[Raw], shared: &Shared<'_>) -> Vec<Service> {
+        if raw.is_empty() && !self.origins.is_incomplete("services") {
+            self.mistake("services", Problem::Empty { by_variable: false });
+        }
+        let mut names = Named::new();
+        let mut used = vec![false; shared.specs.len()];
+        let services = raw
+            .iter()
+            .enumerate()
+            .map(|(i, raw)| self.service(i, raw, shared, &mut names, &mut used))
+            .collect::<Vec<_>>();
+        self.unused_specs(shared.specs, &used);
+        services.into_iter().flatten().collect()
+    }
+
+    fn service(
+        &mut self,
+        index: usize,
+        raw: &Raw,
+        shared: &Shared<'_>,
+        names: &mut Named,
+        used: &mut [bool],
+    ) -> Option<Service> {
+        let at = format!("services[{index}]");
+        let name = self.name(&at, raw.name.as_deref(), names);
+        let callback = self.callback(&at, raw);
+        let hosts = self.hosts(&at, raw, callback.as_ref());
+        let tls = self.certificate(&at, raw, &hosts, shared.state_directory);
+        let listen_address = self.listen_address(&at, raw);
+        let trusted_proxies = self.trusted_proxies(&at, raw);
+        let upstream = self.application(&at, raw, shared.limits);
+        let mappings = self.mappings(&at, raw);
+        let redirect_on_failure = self.failure_redirect(&at, raw);
+        let allowed_origins = self.allowed_origins(&at, raw);
+        let callback_path =
+            callback.as_ref().map_or(CALLBACK_PATH, |callback| callback.url.path()).to_owned();
+        let rules = self.rules(index, raw, shared.specs, used, &callback_path);
+        let policy = self.compile(index, raw, shared.specs, &rules);
+        self.relaxations(&at, raw);
+        let authorization = self.authorization(&at, raw, callback.as_ref(), policy.as_deref(), &mappings);
+        let (canonical_host, base_url) = canonical(raw, callback.as_ref(), &hosts)?;
+        Some(Service {
+            name: name?,
+            authorization: authorization?,
+            canonical_host,
+            base_url,
+            callback_path,
+            listen_address: listen_address?,
+            exposed_port: raw.exposed_port?,
+            tls: tls?,
+            hosts,
+            public_application_port: raw.public_application_port,
+            http_redirect_port: raw.http_redirect_port,
+            trusted_proxies,
+            upstream: upstream?,
+            mappings,
+            path: rules.config.path,
+            rules: rules.config,
+            policy: policy?,
+            redirect_on_failure: redirect_on_failure?,
+            allowed_origins,
+            hsts: raw.hsts.map(|age| age.0),
+            session: session::Config {
+                cookie_name: session::CookieName::parse(&shared.session.cookie_name).ok()?,
+                idle_timeout: shared.session.idle_timeout.0,
+                max_lifetime: shared.session.max_lifetime.0,
+                bound_to_token: shared.session.bound_to_token,
+            },
+            login_cookie: session::CookieName::parse(session::CookieName::LOGIN).ok()?,
+        })
+    }
+
+    fn name(&mut self, at: &str, name: Option<&str>, names: &mut Named) -> Option<Arc<str>> {
+        let path = format!("{at}.name");
+        let name = name?;
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, ' ' | '-' | '_' | '.');
+        if name.len() > MAX_NAME || !name.chars().all(allowed) || name.trim() != name {
+            let shown = self.shown(&path);
+            self.mistake(&path, Problem::BadServiceName { shown, most: MAX_NAME });
+            return None;
+        }
+        if let Some(first) = names.get(name) {
+            let first = first.clone();
+            self.mistake(&path, Problem::SameName { first });
+            return None;
+        }
+        if let Some(place) = self.place(&path) {
+            names.insert(name.to_owned(), place);
+        }
+        Some(name.into())
+    }
+
+    /// The hosts, each once. Empty if something is wrong with all of them.
+    fn hosts(&mut self, at: &str, raw: &Raw, callback: Option<&Callback>) -> Vec<Host> {
+        let path = format!("{at}.hosts");
+        let mut hosts = Vec::new();
+        for (i, text) in raw.hosts.iter().enumerate() {
+            let path = format!("{path}[{i}]");
+            match Host::parse(text) {
+                Ok(host) if hosts.contains(&host) => {}
+                Ok(host) => hosts.push(host),
+                Err(error) => {
+                    let shown = self.shown(&path);
+                    self.mistake(&path, Problem::BadHost { shown, error });
+                    return Vec::new();
+                }
+            }
+        }
+        if self.origins.is_incomplete(&path) {
+            return hosts;
+        }
+        match callback {
+            Some(callback) if hosts.is_empty() => hosts.push(callback.host.clone()),
+            Some(callback) if !hosts.contains(&callback.host) => {
+                self.mistake(&path, Problem::CallbackHostMissing);
+            }
+            None if hosts.is_empty() && raw.authorization_type == AuthorizationType::None => {
+                self.missing(&path, "the host names of the application");
+            }
+            _ => {}
+        }
+        hosts
+    }
+
+    /// `Some(None)`: plain, behind a proxy.
+    fn certificate(
+        &mut self,
+        at: &str,
+        raw: &Raw,
+        hosts: &[Host],
+        state_directory: Option<&Path>,
+    ) -> Option<Option<tls::Certificate>> {
+        if self.origins.is_pruned(&format!("{at}.TLSType")) {
+            return None;
+        }
+        let secret = raw.tls_certificate_key.as_ref().map(|key| key.0.expose().as_str());
+        let certificate = ("TLSCertificate", raw.tls_certificate.as_deref());
+        let certificate_file = ("TLSCertificateFile", raw.tls_certificate_file.as_deref());
+        let key = ("TLSCertificateKey", secret);
+        let key_file = ("TLSCertificateKeyFile", raw.tls_certificate_key_file.as_deref());
+        if raw.tls_type != TlsType::External {
+            for (key, value) in [certificate, certificate_file, key, key_file] {
+                if value.is_some() {
+                    let condition = "unless TLSType is External";
+                    let problem = Problem::NoEffect { condition, advice: "set TLSType: External" };
+                    self.mistake(&format!("{at}.{key}"), problem);
+                }
+            }
+        }
+        match raw.tls_type {
+            TlsType::External => {
+                let given = |(_, value): (&str, Option<&str>)| value.is_some();
+                for (pair, what) in [
+                    ([certificate, certificate_file], "the certificate chain, for TLSType External"),
+                    ([key, key_file], "the private key, for TLSType External"),
+                ] {
+                    let [(inline, _), (file, _)] = pair;
+                    if !pair.into_iter().any(given) && !self.origins.is_pruned(&format!("{at}.{file}")) {
+                        self.missing(&format!("{at}.{inline}"), what);
+                    }
+                }
+                let certificate = self.pem(at, certificate, certificate_file);
+                let key = self.pem(at, key, key_file);
+                Some(Some(tls::Certificate::External { certificate: certificate?, key: key? }))
+            }
+            TlsType::Aporeto => {
+                let directory = state_directory.map(|state| state.join("certs"));
+                if directory.is_none() {
+                    self.warn(&format!("{at}.TLSType"), "the own CA lives in memory, because stateDirectory is not set: browsers see a new CA after every restart; set stateDirectory");
+                }
+                let hosts = hosts.iter().map(|host| host.name().to_owned()).collect();
+                Some(Some(tls::Certificate::Own { directory, hosts }))
+            }
+            TlsType::None => {
+                let path = format!("{at}.trustedProxies");
+                let reported = self.origins.is_pruned(&path) || self.origins.is_incomplete(&path);
+                if raw.trusted_proxies.is_empty() && !reported {
+                    self.mistake(&format!("{at}.TLSType"), Problem::PlainWithoutProxies);
+                }
+                Some(None)
+            }
+        }
+    }
+
+    fn listen_address(&mut self, at: &str, raw: &Raw) -> Option<Option<IpAddr>> {
+        let path = format!("{at}.listenAddress");
+        let Some(text) = &raw.listen_address else { return Some(None) };
+        match bare(text).parse() {
+            Ok(address) => Some(Some(address)),
+            Err(_) => {
+                let shown = self.shown(&path);
+                self.mistake(&path, Problem::BadAddress { shown, network: false });
+                None
+            }
+        }
+    }
+
+    fn trusted_proxies(&mut self, at: &str, raw: &Raw) -> Vec<IpNet> {
+        let mut networks = Vec::new();
+        for (i, text) in raw.trusted_proxies.iter().enumerate() {
+            let path = format!("{at}.trustedProxies[{i}]");
+            let network = text.parse::<IpNet>().or_else(|_| bare(text).parse::<IpAddr>().map(IpNet::from));
+            match network {
+                Ok(network) => {
+                    if network.prefix_len() == 0 {
+                        self.warn(&path, "trusts every peer: anyone who reaches the port can pretend to be any client, and with TLSType None to have come by https; name the networks of the load balancers");
+                    }
+                    networks.push(network.trunc());
+                }
+                Err(_) => {
+                    let shown = self.shown(&path);
+                    self.mistake(&path, Problem::BadAddress { shown, network: true });
+                }
+            }
+        }
+        networks
+    }
+
+    /// Further origins in the form in which browsers send them.
+    fn allowed_origins(&mut self, at: &str, raw: &Raw) -> Vec<String> {
+        let mut origins = Vec::new();
+        for (i, text) in raw.allowed_origins.iter().enumerate() {
+            let path = format!("{at}.allowedOrigins[{i}]");
+            let url = Url::parse(text).ok().filter(|url| {
+                let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+                matches!(url.scheme(), "https" | "http")
+                    && bare
+                    && url.username().is_empty()
+                    && url.password().is_none()
+            });
+            match url {
+                Some(url) => origins.push(url.origin().ascii_serialization()),
+                None => {
+                    let shown = self.shown(&path);
+                    let expected = "an origin";
+                    self.mistake(
+                        &path,
+                        Problem::BadUrl { shown, expected, example: "https://other.example.com" },
+                    );
+                }
+            }
+        }
+        origins
+    }
+
+    /// Switches that make the service less strict.
+    fn relaxations(&mut self, at: &str, raw: &Raw) {
+        if raw.mode == Mode::Observe {
+            self.warn(&format!("{at}.mode"), "observe: whoever is logged in is let through, whatever the rules say; refusals are only recorded");
+        }
+        if raw.tls_type == TlsType::None {
+            self.warn(&format!("{at}.TLSType"), "exposedPort is plain HTTP: only trustedProxies may reach it, and the network between must be safe");
+        }
+        if raw.cors_preflight == CorsPreflight::Forward {
+            self.warn(
+                &format!("{at}.corsPreflight"),
+                "forward: CORS preflights reach the application without a login",
+            );
+        }
+    }
+}
+
+/// The host and the base URL at which users see the service.
+fn canonical(raw: &Raw, callback: Option<&Callback>, hosts: &[Host]) -> Option<(Host, String)> {
+    if let Some(callback) = callback {
+        return Some((callback.host.clone(), callback.url.origin().ascii_serialization()));
+    }
+    let host = hosts.first()?.clone();
+    let base = match raw.exposed_port? {
+        443 => format!("https://{host}"),
+        port => format!("https://{host}:{port}"),
+    };
+    Some((host, base))
+}
+
+/// An address without the brackets that IPv6 has in URLs.
+fn bare(text: &str) -> &str {
+    text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text)
+}
+
+/// How targets of this service are parsed.
+pub(super) fn path_options(raw: &Raw) -> path::Options {
+    path::Options {
+        merge_slashes: raw.merge_slashes,
+        encoded_slashes: match raw.encoded_slashes {
+            EncodedSlashes::Refuse => path::EncodedSlashes::Refuse,
+            EncodedSlashes::Keep => path::EncodedSlashes::Keep,
+        },
+    }
+}
+
+/// How strict the policy of this service is.
+pub(super) fn policy_modes(raw: &Raw) -> (policy::Mode, policy::CorsPreflight) {
+    let mode = match raw.mode {
+        Mode::Enforce => policy::Mode::Enforce,
+        Mode::Observe => policy::Mode::Observe,
+    };
+    let preflight = match raw.cors_preflight {
+        CorsPreflight::Enforce => policy::CorsPreflight::Enforce,
+        CorsPreflight::Forward => policy::CorsPreflight::Forward,
+    };
+    (mode, preflight)
+}
+
+/// Names the cookies of every service, and returns all names. Cookies know no ports: services that share a host
+/// get names of their own.
+pub(super) fn name_cookies(services: &mut [Service], base: &str) -> Vec<session::CookieName> {
+    let hosts: Vec<Vec<Host>> = services.iter().map(|service| service.hosts.clone()).collect();
+    let mut names = Vec::new();
+    for (i, service) in services.iter_mut().enumerate() {
+        let shares = |(j, others): (usize, &Vec<Host>)| {
+            i != j && others.iter().any(|host| service.hosts.contains(host))
+        };
+        if hosts.iter().enumerate().any(shares) {
+            // The service's name was found to be one that fits.
+            if let Ok(name) = session::CookieName::for_service(base, &service.name) {
+                service.session.cookie_name = name;
+            }
+            if let Ok(name) = session::CookieName::for_service(session::CookieName::LOGIN, &service.name) {
+                service.login_cookie = name;
+            }
+        }
+        for name in [&service.session.cookie_name, &service.login_cookie] {
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+        service.upstream.own_cookies = Vec::new();
+    }
+    let texts: Vec<String> = names.iter().map(|name| name.as_str().to_owned()).collect();
+    for service in services {
+        service.upstream.own_cookies.clone_from(&texts);
+    }
+    names
+}
+
+impl Resolver<'_> {
+    /// Who users are, once everything that bears on it is known.
+    fn authorization(
+        &mut self,
+        at: &str,
+        raw: &Raw,
+        callback: Option<&Callback>,
+        policy: Option<&policy::Policy>,
+        mappings: &[crate::proxy::Mapping],
+    ) -> Option<Authorization> {
+        if self.origins.is_pruned(&format!("{at}.authorizationType")) {
+            return None;
+        }
+        match raw.authorization_type {
+            AuthorizationType::None => self.no_login(at, raw).then_some(Authorization::None),
+            AuthorizationType::Oidc => {
+                let mut needed = policy.map(|policy| policy.needed_claims().clone()).unwrap_or_default();
+                needed.extend(mappings.iter().map(|mapping| mapping.claim.clone()));
+                let provider = self.provider(at, raw, callback, needed)?;
+                Some(Authorization::Oidc(Box::new(provider)))
+            }
+        }
+    }
+
+    /// Without a login, keys about one would be accepted and ignored.
+    fn no_login(&mut self, at: &str, raw: &Raw) -> bool {
+        let condition = "with authorizationType None";
+        let mut fine = true;
+        for key in super::provider::keys_of_login() {
+            let path = format!("{at}.{key}");
+            if self.origins.get(&path).is_some() {
+                fine = false;
+                self.mistake(&path, Problem::NoEffect { condition, advice: "set authorizationType: OIDC" });
+            }
+        }
+        debug_assert!(raw.authorization_type == AuthorizationType::None);
+        fine
+    }
+}

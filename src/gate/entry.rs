@@ -1,0 +1,198 @@
+//! The record of one request while it is being served. It is written when it is dropped: when the last byte of
+//! the answer is out, or when the client has gone. No path can forget it.
+
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use http::{Method, Response};
+
+use crate::server::Tunnel;
+use crate::telemetry::{AccessRecord, Action, DropReason, Log, RequestCounters, RequestId, RuleName};
+use crate::web::Body;
+use crate::web::body::{End, Flow, Observer};
+
+/// What is known so far of the request being served.
+#[derive(Debug)]
+pub(super) struct Entry {
+    log: Log,
+    counters: Arc<RequestCounters>,
+    time: SystemTime,
+    started: Instant,
+    status: u16,
+    method: Method,
+    path: String,
+    tally: Rc<Tally>,
+    forwarded: bool,
+    /// The id of this request.
+    pub(super) id: RequestId,
+    /// Address of the client.
+    pub(super) client: IpAddr,
+    /// The service that it is for, once known.
+    pub(super) service: Option<Arc<str>>,
+    /// What becomes of it.
+    pub(super) action: Action,
+    /// Why it is refused.
+    pub(super) drop_reason: Option<DropReason>,
+    /// The rule that decided.
+    pub(super) rule: Option<RuleName>,
+    /// `sub` of the user.
+    pub(super) subject: Option<Arc<str>>,
+    /// Tags that decided.
+    pub(super) tags: Vec<String>,
+    /// The cause in words.
+    pub(super) detail: Option<String>,
+}
+
+impl Entry {
+    /// Opens the record. `counters` are those for requests of no service.
+    pub(super) fn open(
+        log: &Log,
+        counters: &Arc<RequestCounters>,
+        id: RequestId,
+        client: IpAddr,
+        method: &Method,
+        path: &str,
+    ) -> Self {
+        Self {
+            log: log.clone(),
+            counters: counters.clone(),
+            time: SystemTime::now(),
+            started: Instant::now(),
+            status: 0,
+            method: method.clone(),
+            path: cut(path, MAX_PATH_BYTES).to_owned(),
+            tally: Rc::default(),
+            forwarded: false,
+            id,
+            client,
+            service: None,
+            action: Action::Accept,
+            drop_reason: None,
+            rule: None,
+            subject: None,
+            tags: Vec::new(),
+            detail: None,
+        }
+    }
+
+    /// Notes the service that the request is for.
+    pub(super) fn is_for(&mut self, service: &Arc<str>, counters: &Arc<RequestCounters>) {
+        self.service = Some(service.clone());
+        self.counters = counters.clone();
+    }
+
+    /// Notes that the request was not served, and why.
+    pub(super) fn reject(&mut self, reason: DropReason) {
+        self.action = Action::Reject;
+        self.drop_reason = Some(reason);
+    }
+
+    /// Hears what passes between client and application; to be called for a request that is forwarded.
+    pub(super) fn observer(&self) -> Rc<dyn Observer> {
+        self.tally.clone()
+    }
+
+    /// Notes that the application answered: its answer's end closes the record.
+    pub(super) fn answered(&mut self) {
+        self.forwarded = true;
+    }
+
+    /// Notes that the connection goes on as a tunnel, which the server waits for when it drains.
+    pub(super) fn tunnels(&self, tunnel: Tunnel) {
+        *self.tally.tunnel.borrow_mut() = Some(tunnel);
+    }
+
+    /// Hands the record to whoever ends the answer.
+    pub(super) fn seal(mut self, response: Response<Body>) -> Response<Body> {
+        self.status = response.status().as_u16();
+        let tally = self.tally.clone();
+        if self.forwarded {
+            tally.keep(self);
+            return response;
+        }
+        let response = response.map(|body| body.observe(Flow::ToClient, tally.clone()));
+        tally.keep(self);
+        response
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let duration = self.started.elapsed();
+        self.counters.count(self.action, self.status, duration);
+        if self.tally.end.get() == Some(End::Cut) && self.detail.is_none() {
+            self.drop_reason = self.drop_reason.or(Some(DropReason::Dial));
+            self.detail = Some("the answer was cut short".to_owned());
+        }
+        if self.status == 0 && self.detail.is_none() {
+            self.detail = Some("the client went away before there was an answer".to_owned());
+        }
+        self.log.access(AccessRecord {
+            time: self.time,
+            request_id: self.id,
+            service: self.service.take(),
+            client: self.client,
+            method: cut(self.method.as_str(), MAX_METHOD_BYTES).to_owned(),
+            path: std::mem::take(&mut self.path),
+            status: self.status,
+            duration,
+            bytes_in: self.tally.received.get(),
+            bytes_out: self.tally.sent.get(),
+            action: self.action,
+            drop_reason: self.drop_reason,
+            rule: self.rule.take(),
+            subject: self.subject.take(),
+            tags: std::mem::take(&mut self.tags),
+            detail: self.detail.take(),
+        });
+    }
+}
+
+/// Counts the bytes of one exchange, and holds its record until the exchange is over.
+#[derive(Debug, Default)]
+struct Tally {
+    received: Cell<u64>,
+    sent: Cell<u64>,
+    end: Cell<Option<End>>,
+    entry: RefCell<Option<Entry>>,
+    tunnel: RefCell<Option<Tunnel>>,
+}
+
+impl Tally {
+    /// Keeps the record until [`Observer::ended`], which may have been called already.
+    fn keep(&self, entry: Entry) {
+        if self.end.get().is_none() {
+            *self.entry.borrow_mut() = Some(entry);
+        }
+    }
+}
+
+impl Observer for Tally {
+    fn received(&self, bytes: usize) {
+        self.received.set(self.received.get() + bytes as u64);
+    }
+
+    fn sent(&self, bytes: usize) {
+        self.sent.set(self.sent.get() + bytes as u64);
+    }
+
+    fn ended(&self, end: End) {
+        self.end.set(Some(end));
+        // Taken out before it is dropped: the record reads this tally.
+        let over = (self.entry.borrow_mut().take(), self.tunnel.borrow_mut().take());
+        drop(over);
+    }
+}
+
+/// At most `bytes` of `text`, cut between characters.
+fn cut(text: &str, bytes: usize) -> &str {
+    text.get(..text.floor_char_boundary(bytes)).unwrap_or_default()
+}
+
+/// Most bytes of a path in a record.
+const MAX_PATH_BYTES: usize = 2048;
+/// Most bytes of a method in a record.
+const MAX_METHOD_BYTES: usize = 32;

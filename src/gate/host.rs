@@ -1,0 +1,127 @@
+//! Which service a request is for: by listener, Host and SNI (RFC 9110 section 7.4: another one is 421).
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use http::header::HOST;
+use http::{HeaderMap, Uri};
+
+/// The authority of a request as the client sent it, and the host in it as hosts are compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RequestHost {
+    /// As sent: what the application gets as Host.
+    pub(super) authority: String,
+    /// Lower case, without port and one trailing dot.
+    pub(super) name: String,
+}
+
+impl RequestHost {
+    /// Reads `:authority` or Host. Several Hosts, none, one with user information, or two that differ say
+    /// nothing that could be relied on (RFC 9112 section 3.2, RFC 9113 section 8.3.1).
+    pub(super) fn of(uri: &Uri, headers: &HeaderMap) -> Option<Self> {
+        let mut hosts = headers.get_all(HOST).iter();
+        let header = match (hosts.next(), hosts.next()) {
+            (Some(host), None) => Some(host.to_str().ok()?),
+            (None, _) => None,
+            (Some(_), Some(_)) => return None,
+        };
+        let authority = match (uri.authority(), header) {
+            (Some(authority), Some(host)) if !authority.as_str().eq_ignore_ascii_case(host) => return None,
+            (Some(authority), _) => authority.as_str(),
+            (None, Some(host)) => host,
+            (None, None) => return None,
+        };
+        let name = normal_host(authority)?;
+        Some(Self { authority: authority.to_owned(), name })
+    }
+}
+
+/// A host as hosts are compared: lower case, without port, one trailing dot dropped. `None` for what is no
+/// host at all.
+pub(super) fn normal_host(authority: &str) -> Option<String> {
+    let parsed: http::uri::Authority = authority.parse().ok()?;
+    if authority.contains('@')
+        || (authority.contains(':') && parsed.port_u16().is_none() && !authority.ends_with(']'))
+    {
+        return None;
+    }
+    let host = parsed.host();
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let clean = !host.is_empty()
+        && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte));
+    clean.then(|| host.to_ascii_lowercase())
+}
+
+/// The services of one listener by host.
+#[derive(Debug)]
+pub(super) struct HostTable<S>(HashMap<String, Rc<S>>);
+
+impl<S> HostTable<S> {
+    /// Builds the table from pairs of (normal) host and service.
+    pub(super) fn new(pairs: impl IntoIterator<Item = (String, Rc<S>)>) -> Self {
+        Self(pairs.into_iter().collect())
+    }
+
+    /// The service of a host.
+    pub(super) fn get(&self, host: &str) -> Option<&Rc<S>> {
+        self.0.get(host)
+    }
+
+    /// All services, as often as they have hosts.
+    pub(super) fn services(&self) -> impl Iterator<Item = &Rc<S>> {
+        self.0.values()
+    }
+
+    /// The one service of the listener, if there is only one.
+    pub(super) fn only(&self) -> Option<&Rc<S>> {
+        let mut services = self.0.values();
+        let first = services.next()?;
+        services.all(|other| Rc::ptr_eq(first, other)).then_some(first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    /// AZ-11, TLS-02: one host or none.
+    #[test]
+    fn the_host_is_read_once_and_strictly() {
+        for (uri, hosts, expected) in [
+            ("/", &["App.Example"][..], Some("app.example")),
+            ("/", &["app.example:8443"], Some("app.example")),
+            ("/", &["app.example."], Some("app.example")),
+            ("/", &["app.example.:443"], Some("app.example")),
+            ("/", &["app.example.."], Some("app.example.")),
+            ("/", &["[::1]:8443"], Some("[::1]")),
+            ("/", &[], None),
+            ("/", &[""], None),
+            ("/", &["a", "b"], None),
+            ("/", &["a", "a"], None),
+            ("/", &["user@app.example"], None),
+            ("/", &["app.example:"], None),
+            ("/", &["app.example:x"], None),
+            ("/", &["app.example/evil"], None),
+            ("/", &["app%2eexample"], None),
+            ("https://app.example/", &[], Some("app.example")),
+            ("https://app.example/", &["app.example"], Some("app.example")),
+            ("https://app.example/", &["other.example"], None),
+        ] {
+            let headers = hosts.iter().map(|host| (HOST, HeaderValue::from_str(host).unwrap())).collect();
+            let found = RequestHost::of(&uri.parse().unwrap(), &headers).map(|host| host.name);
+            assert_eq!(found.as_deref(), expected, "{uri} {hosts:?}");
+        }
+    }
+
+    #[test]
+    fn a_table_knows_when_it_has_one_service() {
+        let (one, two) = (Rc::new(1), Rc::new(2));
+        let same = HostTable::new([("a".to_owned(), one.clone()), ("b".to_owned(), one.clone())]);
+        assert_eq!(same.only(), Some(&one));
+        assert_eq!(same.get("c"), None);
+        let mixed = HostTable::new([("a".to_owned(), one), ("b".to_owned(), two)]);
+        assert_eq!(mixed.only(), None);
+    }
+}

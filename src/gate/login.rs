@@ -1,0 +1,321 @@
+//! The login as this side sees it: sealing what a browser carries to the provider and back, and what to do when
+//! it comes back with something else.
+
+use std::time::Duration;
+
+use http::header::SET_COOKIE;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use hyper::body::Incoming;
+use serde::{Deserialize, Serialize};
+
+use super::Worker;
+use super::admit::Arrived;
+use super::entry::Entry;
+use super::reject::Refusal;
+use super::service::RelyingParty;
+use crate::clock::UnixTime;
+use crate::oidc::{self, Begin, CallbackError, CallbackParameters, Identity, Transaction};
+use crate::session::{Absent, NewSession, Purpose, Session, SessionError, TransactionId};
+use crate::telemetry::{DropReason, Event, Level, LoginResult};
+use crate::web::Body;
+
+/// A login to start.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    /// Path and query to return to.
+    pub(super) target: String,
+    /// 1, or 2 when the first came back without its cookie.
+    pub(super) attempt: u8,
+    /// Authentication context classes to ask for.
+    pub(super) acr_values: Vec<String>,
+    /// Oldest authentication that will do.
+    pub(super) max_age: Option<Duration>,
+}
+
+/// The `state` parameter, sealed: what a callback can be answered with even if its cookie is gone.
+#[derive(Serialize, Deserialize)]
+struct State {
+    id: String,
+    attempt: u8,
+    /// Left out when it would make the URL too long.
+    target: Option<String>,
+}
+
+/// What the login cookie holds, sealed.
+#[derive(Serialize, Deserialize)]
+struct Pending {
+    id: String,
+    begun: UnixTime,
+    target: String,
+    transaction: Transaction,
+}
+
+impl Worker {
+    /// 302 to the provider, with the transaction in a sealed cookie of this browser.
+    pub(super) async fn redirect_to_provider(
+        &self,
+        arrived: &Arrived<'_>,
+        party: &RelyingParty,
+        headers: &HeaderMap,
+        wanted: Wanted,
+        entry: &mut Entry,
+    ) -> Result<Response<Body>, Refusal> {
+        let service = &arrived.local.service;
+        let id =
+            TransactionId::new(self.clock.now()).map_err(|error| Refusal::Internal(error.to_string()))?;
+        let carried = (wanted.target.len() <= MAX_STATE_TARGET_BYTES).then(|| wanted.target.clone());
+        let state = State { id: id.as_str().to_owned(), attempt: wanted.attempt, target: carried };
+        let state = seal(party, Purpose::State, &state)?;
+        let begin = Begin { state, acr_values: wanted.acr_values, max_age: wanted.max_age };
+        let login = service.login_url(&wanted.target);
+        let (location, transaction) = match party.provider.begin(begin).await {
+            Ok(begun) => begun,
+            Err(error) => return Err(self.provider_failed(arrived, error, login, entry)),
+        };
+        let pending = Pending {
+            id: id.as_str().to_owned(),
+            begun: self.clock.now(),
+            target: wanted.target,
+            transaction,
+        };
+        let sealed = seal(party, Purpose::Login, &pending)?;
+        let cookie =
+            party.login_cookies.set(&id, &sealed).map_err(|error| Refusal::Internal(error.to_string()))?;
+        entry.reject(DropReason::Login);
+        let mut response = self.reply(arrived, entry).found(location.as_str());
+        let fields = response.headers_mut();
+        for old in party.login_cookies.evict(headers) {
+            fields.append(SET_COOKIE, party.login_cookies.clear(&old));
+        }
+        fields.append(SET_COOKIE, cookie);
+        Ok(response)
+    }
+
+    /// The provider sent the browser back (OpenID Connect Core section 3.1.2.5).
+    pub(super) async fn callback(
+        &self,
+        arrived: &Arrived<'_>,
+        party: &RelyingParty,
+        request: &Request<Incoming>,
+        entry: &mut Entry,
+    ) -> Result<Response<Body>, Refusal> {
+        let service = &arrived.local.service;
+        let again = service.login_url("/");
+        let parameters = match CallbackParameters::parse(arrived.target.query().unwrap_or_default()) {
+            Ok(parameters) => parameters,
+            // Without a state nothing can be told of this callback but that it is nobody's.
+            Err(CallbackError::NoState) => {
+                return self.stale_login(arrived, party, request, None, entry).await;
+            }
+            Err(error) => return Err(self.provider_failed(arrived, error.into(), again, entry)),
+        };
+        let state: Option<State> = open(party, Purpose::State, parameters.state());
+        let pending = state.as_ref().and_then(|state| self.pending(party, request.headers(), state));
+        let Some((id, pending)) = pending else {
+            if let Some(error) = parameters.error() {
+                // Nothing of this login is known any more, but what the provider said is an answer, and
+                // starting another login would go round in circles.
+                let error = oidc::Error::Denied { error: error.to_owned(), description: String::new() };
+                return Err(self.provider_failed(arrived, error, again, entry));
+            }
+            return self.stale_login(arrived, party, request, state, entry).await;
+        };
+        if !party.redeemed.first_time(&id) {
+            return self.stale_login(arrived, party, request, state, entry).await;
+        }
+        let login = service.login_url(&pending.target);
+        let result = match party.provider.finish(parameters, pending.transaction).await {
+            Ok(identity) => self.log_in(arrived, party, request.headers(), &identity, &pending.target, entry),
+            Err(error) => Err(self.provider_failed(arrived, error, login, entry)),
+        };
+        // Whatever came of it, this transaction is over.
+        let clear = party.login_cookies.clear(&id);
+        match result {
+            Ok(mut response) => {
+                response.headers_mut().append(SET_COOKIE, clear);
+                Ok(response)
+            }
+            Err(refusal) => {
+                let mut response = refusal.respond(entry, arrived.navigation);
+                response.headers_mut().append(SET_COOKIE, clear);
+                Ok(response)
+            }
+        }
+    }
+
+    /// The transaction that a `state` belongs to, if this browser has it and it is not too old.
+    fn pending(
+        &self,
+        party: &RelyingParty,
+        headers: &HeaderMap,
+        state: &State,
+    ) -> Option<(TransactionId, Pending)> {
+        let id = TransactionId::parse(&state.id)?;
+        let now = self.clock.now();
+        let found = party.login_cookies.find(headers, &id);
+        found.into_iter().filter_map(|sealed| open::<Pending>(party, Purpose::Login, sealed)).find_map(
+            |pending| {
+                let fresh = now.since(pending.begun) <= crate::session::LOGIN_LIFETIME
+                    && pending.begun <= now.plus(MAX_CLOCK_STEP);
+                (fresh && pending.id == state.id).then_some((id.clone(), pending))
+            },
+        )
+    }
+
+    /// A callback that belongs to no login of this browser: a reloaded page, a login page left open for too
+    /// long, somebody else's link. Nothing of it is believed.
+    async fn stale_login(
+        &self,
+        arrived: &Arrived<'_>,
+        party: &RelyingParty,
+        request: &Request<Incoming>,
+        state: Option<State>,
+        entry: &mut Entry,
+    ) -> Result<Response<Body>, Refusal> {
+        let service = &arrived.local.service;
+        let attempt = state.as_ref().map_or(1, |state| state.attempt);
+        let target = state.and_then(|state| state.target).unwrap_or_else(|| "/".to_owned());
+        let target = service.return_target(&target);
+        if let Ok(known) = arrived.local.callers.find(service, party, request.headers()) {
+            entry.subject = Some(known.subject.clone());
+            entry.detail = Some("this login is over already; the session goes on".to_owned());
+            return Ok(self.reply(arrived, entry).see_other(&service.url(&target)));
+        }
+        if attempt >= MAX_ATTEMPTS {
+            self.login_event(
+                arrived,
+                entry,
+                LoginResult::browser,
+                "browser",
+                "the login cookie did not come back",
+            );
+            return Err(Refusal::LoginCookieMissing { login: service.login_url(&target) });
+        }
+        if arrived.navigation != super::navigation::Navigation::Page {
+            let absent = Absent::NoCookie.to_string();
+            return Err(Refusal::SignIn { login: service.login_url(&target), absent });
+        }
+        entry.detail = Some("the login is unknown or too old; starting it again".to_owned());
+        let wanted = Wanted { target, attempt: MAX_ATTEMPTS, acr_values: Vec::new(), max_age: None };
+        self.redirect_to_provider(arrived, party, request.headers(), wanted, entry).await
+    }
+
+    /// Makes the session of a login that ended well.
+    fn log_in(
+        &self,
+        arrived: &Arrived<'_>,
+        party: &RelyingParty,
+        headers: &HeaderMap,
+        identity: &Identity,
+        target: &str,
+        entry: &mut Entry,
+    ) -> Result<Response<Body>, Refusal> {
+        let service = &arrived.local.service;
+        let login = NewSession {
+            issuer: &identity.issuer,
+            subject: &identity.subject,
+            sid: identity.sid.as_deref(),
+            claims: &identity.claims,
+            keep: &party.needed_claims,
+            token_expires_at: identity.id_token_expires_at,
+            acr: identity.acr.as_deref(),
+            auth_time: identity.auth_time,
+        };
+        let sealed = Session::new(login, self.clock.now())
+            .map_err(SessionError::from)
+            .and_then(|session| party.sessions.seal(&session, headers));
+        let cookies = match sealed {
+            Ok(cookies) => cookies,
+            Err(error) => {
+                self.login_event(arrived, entry, LoginResult::refused, "provider", &error.to_string());
+                return Err(match error {
+                    SessionError::TooLarge { claim, .. } => Refusal::SessionTooLarge { claim },
+                    SessionError::Seal(error) => Refusal::Internal(error.to_string()),
+                });
+            }
+        };
+        entry.subject = Some(identity.subject.as_str().into());
+        self.metrics.login(&service.name, LoginResult::success);
+        self.log.event(
+            Event::new("login", Level::Info)
+                .service(&service.name)
+                .request(entry.id)
+                .subject(&identity.subject),
+        );
+        let mut response = self.reply(arrived, entry).see_other(&service.url(&service.return_target(target)));
+        append_cookies(response.headers_mut(), cookies);
+        Ok(response)
+    }
+
+    /// Notes that the provider could not be used, or that its answer was refused.
+    fn provider_failed(
+        &self,
+        arrived: &Arrived<'_>,
+        error: oidc::Error,
+        login: String,
+        entry: &mut Entry,
+    ) -> Refusal {
+        let result = match error.kind() {
+            oidc::Kind::Browser => LoginResult::browser,
+            oidc::Kind::Refused | oidc::Kind::Overage | oidc::Kind::StepUpNotMet => LoginResult::refused,
+            oidc::Kind::Denied => LoginResult::denied,
+            oidc::Kind::Unavailable => LoginResult::unavailable,
+        };
+        let blame = if error.kind() == oidc::Kind::Browser { "browser" } else { "provider" };
+        self.login_event(arrived, entry, result, blame, &error.to_string());
+        Refusal::Provider { error, login }
+    }
+
+    fn login_event(
+        &self,
+        arrived: &Arrived<'_>,
+        entry: &Entry,
+        result: LoginResult,
+        blame: &'static str,
+        message: &str,
+    ) {
+        let service = &arrived.local.service;
+        self.metrics.login(&service.name, result);
+        self.log.event(
+            Event::new("login-failed", Level::Warning)
+                .service(&service.name)
+                .request(entry.id)
+                .blame(blame)
+                .message(message),
+        );
+    }
+}
+
+/// Seals a value of ours.
+pub(super) fn seal<T: Serialize>(
+    party: &RelyingParty,
+    purpose: Purpose,
+    value: &T,
+) -> Result<String, Refusal> {
+    let plain = serde_json::to_vec(value).map_err(|error| Refusal::Internal(error.to_string()))?;
+    party.sealer.seal(purpose, &plain).map_err(|error| Refusal::Internal(error.to_string()))
+}
+
+/// Opens a value that may be of ours.
+pub(super) fn open<T: for<'de> Deserialize<'de>>(
+    party: &RelyingParty,
+    purpose: Purpose,
+    text: &str,
+) -> Option<T> {
+    let plain = party.sealer.open(purpose, text)?;
+    serde_json::from_slice(&plain).ok()
+}
+
+/// Appends Set-Cookie fields.
+pub(super) fn append_cookies(headers: &mut HeaderMap, cookies: impl IntoIterator<Item = HeaderValue>) {
+    for cookie in cookies {
+        headers.append(SET_COOKIE, cookie);
+    }
+}
+
+/// Longest return target that `state` carries too.
+const MAX_STATE_TARGET_BYTES: usize = 1024;
+/// A login that comes back without its cookie is started again once.
+const MAX_ATTEMPTS: u8 = 2;
+/// How far a transaction may lie in the future before the clock must have been wrong.
+const MAX_CLOCK_STEP: Duration = Duration::from_secs(60);

@@ -1,0 +1,238 @@
+//! The gate: takes a request from the listener, finds its service, decides, forwards or answers.
+//!
+//! The only module that knows several of its siblings. [`Worker::handle`] is the outer layer: it opens the
+//! record, calls the happy path in `admit`, turns a refusal into a response in `reject`, and hands the record to
+//! the body. It has no rules, cookies or tokens of its own: those belong to `policy`, `session` and `oidc`.
+
+mod admit;
+mod callers;
+mod endpoints;
+mod entry;
+mod host;
+mod login;
+mod navigation;
+mod reject;
+mod service;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
+    STRICT_TRANSPORT_SECURITY, VARY,
+};
+use http::{HeaderMap, HeaderValue, Request, Response};
+use hyper::body::Incoming;
+
+use self::admit::Arrived;
+use self::callers::Callers;
+use self::entry::Entry;
+use self::host::HostTable;
+use self::navigation::Navigation;
+use crate::clock::Clock;
+use crate::proxy::Forwarder;
+use crate::server::{Connection, Handler, Lifecycle, Phase};
+use crate::telemetry::{Log, Metrics, RequestCounters, RequestIds};
+use crate::web::Body;
+use crate::web::respond::Reply;
+
+pub use self::service::{Redeemed, RelyingParty, Service};
+
+/// How requests come in on a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entrance {
+    /// TLS, terminated here.
+    Tls,
+    /// Plain, from a proxy that terminates TLS (`TLSType: None`).
+    BehindProxy,
+    /// Plain, for checks: only what is public, and credentials are never read.
+    PublicOnly,
+    /// Plain, only to send browsers to https.
+    Redirect,
+}
+
+/// One listener and the services behind it.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// How requests come in.
+    pub entrance: Entrance,
+    /// Its services, by their place in [`Gate::services`].
+    pub services: Vec<usize>,
+}
+
+/// Bounds that the gate itself holds requests to.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Longest target in bytes.
+    pub target_bytes: usize,
+    /// Longest wait for a part of a body that we read ourselves.
+    pub body_idle_timeout: Duration,
+}
+
+/// Everything that the workers share.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    /// All services.
+    pub services: Vec<Arc<Service>>,
+    /// All listeners, in the order in which the server numbers them.
+    pub listeners: Vec<Listener>,
+    /// Bounds.
+    pub limits: Limits,
+    /// Where records go.
+    pub log: Log,
+    /// Where things are counted.
+    pub metrics: Metrics,
+    /// The wall clock.
+    pub clock: Clock,
+    /// The life of the process: tunnels end when it drains.
+    pub lifecycle: Lifecycle,
+}
+
+impl Gate {
+    /// The part of one worker. To be called on the worker's own thread.
+    pub fn worker(&self) -> Rc<Worker> {
+        let locals: Vec<Rc<LocalService>> = self
+            .services
+            .iter()
+            .map(|service| {
+                Rc::new(LocalService {
+                    service: service.clone(),
+                    callers: Callers::new(),
+                    forwarder: Forwarder::new(&service.proxy, service.connector.clone()),
+                    counters: self.metrics.requests(Some(&service.name)),
+                })
+            })
+            .collect();
+        tokio::task::spawn_local(close_tunnels(self.lifecycle.clone(), locals.clone()));
+        let hosts = |listener: &Listener| {
+            let locals = listener.services.iter().filter_map(|index| locals.get(*index));
+            HostTable::new(
+                locals.flat_map(|local| local.service.hosts.iter().map(|host| (host.clone(), local.clone()))),
+            )
+        };
+        Rc::new(Worker {
+            listeners: self
+                .listeners
+                .iter()
+                .map(|listener| LocalListener { entrance: listener.entrance, hosts: hosts(listener) })
+                .collect(),
+            counters: self.metrics.requests(None),
+            ids: RequestIds::new(),
+            limits: self.limits,
+            log: self.log.clone(),
+            metrics: self.metrics.clone(),
+            clock: self.clock.clone(),
+        })
+    }
+}
+
+async fn close_tunnels(lifecycle: Lifecycle, locals: Vec<Rc<LocalService>>) {
+    lifecycle.reached(Phase::Draining).await;
+    for local in &locals {
+        local.forwarder.close_tunnels();
+    }
+}
+
+/// The gate on one worker: nothing in it is shared with another thread's requests but counters and the log.
+#[derive(Debug)]
+pub struct Worker {
+    listeners: Vec<LocalListener>,
+    counters: Arc<RequestCounters>,
+    ids: RequestIds,
+    limits: Limits,
+    log: Log,
+    metrics: Metrics,
+    clock: Clock,
+}
+
+#[derive(Debug)]
+struct LocalListener {
+    entrance: Entrance,
+    hosts: HostTable<LocalService>,
+}
+
+/// A service on one worker: its opened sessions and its connections to the application.
+struct LocalService {
+    service: Arc<Service>,
+    callers: Callers,
+    forwarder: Forwarder,
+    counters: Arc<RequestCounters>,
+}
+
+impl std::fmt::Debug for LocalService {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("LocalService").field(&self.service.name).finish()
+    }
+}
+
+impl Handler for Worker {
+    type Body = Body;
+
+    async fn handle(
+        self: Rc<Self>,
+        request: Request<Incoming>,
+        connection: Rc<Connection>,
+    ) -> Response<Body> {
+        let client = connection.peer.ip().to_canonical();
+        let (method, path) = (request.method(), request.uri().path());
+        let mut entry = Entry::open(&self.log, &self.counters, self.ids.next_id(), client, method, path);
+        let navigation = Navigation::of(request.method(), request.headers());
+        let origin = service::origin(request.headers()).map(str::to_owned);
+        let mut response = match self.admit(request, &connection, &mut entry).await {
+            Ok(response) => response,
+            Err(refusal) => {
+                let mut response = refusal.respond(&mut entry, navigation);
+                self.allow_origin(&entry, origin.as_deref(), response.headers_mut());
+                response
+            }
+        };
+        self.stamp(&entry, &connection, response.headers_mut());
+        entry.seal(response)
+    }
+}
+
+impl Worker {
+    /// Makes our own answers for the people and programs of one request.
+    fn reply<'a>(&self, arrived: &'a Arrived<'_>, entry: &'a Entry) -> Reply<'a> {
+        Reply {
+            audience: arrived.navigation.audience(),
+            request_id: entry.id.as_str(),
+            service: Some(&arrived.local.service.name),
+        }
+    }
+
+    fn service_of(&self, entry: &Entry) -> Option<&Service> {
+        let name = entry.service.as_ref()?;
+        let mut locals = self.listeners.iter().flat_map(|listener| listener.hosts.services());
+        locals.find(|local| local.service.name == *name).map(|local| local.service.as_ref())
+    }
+
+    /// Lets the scripts of a listed origin read our refusal; a 401 that a script can't see is a riddle.
+    fn allow_origin(&self, entry: &Entry, origin: Option<&str>, headers: &mut HeaderMap) {
+        let (Some(origin), Some(service)) = (origin, self.service_of(entry)) else { return };
+        headers.append(VARY, HeaderValue::from_static("Origin"));
+        if !service.lists_origin(origin) {
+            return;
+        }
+        let Ok(origin) = HeaderValue::try_from(origin) else { return };
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        headers.insert(
+            ACCESS_CONTROL_EXPOSE_HEADERS,
+            HeaderValue::from_static("WWW-Authenticate, Retry-After, X-Request-Id"),
+        );
+    }
+
+    fn stamp(&self, entry: &Entry, connection: &Connection, headers: &mut HeaderMap) {
+        let encrypted = self
+            .listeners
+            .get(connection.listener)
+            .is_some_and(|listener| matches!(listener.entrance, Entrance::Tls | Entrance::BehindProxy));
+        if let Some(hsts) = self.service_of(entry).and_then(|service| service.hsts.clone())
+            && encrypted
+        {
+            headers.insert(STRICT_TRANSPORT_SECURITY, hsts);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Tells a person's navigation from everything else, because only a navigation can be sent to a login page.
+//!
+//! `Sec-Fetch-*` is written by the browser and can't be set by a script, so it decides wherever it is sent.
+
+use http::header::{ACCEPT, ORIGIN, REFERER, UPGRADE};
+use http::{HeaderMap, Method};
+
+use crate::web::respond::Audience;
+
+/// What kind of request this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Navigation {
+    /// A top-level GET or HEAD: may be redirected to log in.
+    Page,
+    /// A top-level request by another method, such as a form POST: its body would be lost by a redirect.
+    Unsafe,
+    /// fetch, XHR, an API client, a frame, a prefetch, a WebSocket.
+    Program,
+}
+
+impl Navigation {
+    /// Judges by the headers of a request.
+    pub(super) fn of(method: &Method, headers: &HeaderMap) -> Self {
+        if !is_navigation(headers) {
+            return Self::Program;
+        }
+        Self::top_level(method)
+    }
+
+    /// The same for our own endpoints that only navigations use: a client that says nothing about itself is
+    /// taken for a browser.
+    pub(super) fn of_endpoint(method: &Method, headers: &HeaderMap) -> Self {
+        let silent = !headers.contains_key("sec-fetch-mode")
+            && !headers.contains_key("x-requested-with")
+            && !headers.contains_key(UPGRADE);
+        if silent && !headers.contains_key(ORIGIN) {
+            Self::top_level(method)
+        } else {
+            Self::of(method, headers)
+        }
+    }
+
+    /// Who reads our answer.
+    pub(super) fn audience(self) -> Audience {
+        match self {
+            Self::Page | Self::Unsafe => Audience::Person,
+            Self::Program => Audience::Program,
+        }
+    }
+
+    fn top_level(method: &Method) -> Self {
+        if method == Method::GET || method == Method::HEAD { Self::Page } else { Self::Unsafe }
+    }
+}
+
+fn is_navigation(headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    if ["sec-purpose", "purpose", "x-moz"]
+        .iter()
+        .any(|name| text(name).is_some_and(|it| it.contains("prefetch")))
+    {
+        return false;
+    }
+    if let Some(mode) = text("sec-fetch-mode") {
+        return mode == "navigate" && matches!(text("sec-fetch-dest"), None | Some("document"));
+    }
+    !headers.contains_key("x-requested-with")
+        && !headers.contains_key(UPGRADE)
+        && headers.get_all(ACCEPT).iter().any(|value| value.to_str().is_ok_and(|it| it.contains("text/html")))
+}
+
+/// The path and query of a `Referer` that lies in one of `origins`.
+pub(super) fn same_origin_referer<'h>(headers: &'h HeaderMap, origin: &str) -> Option<&'h str> {
+    let referer = headers.get(REFERER)?.to_str().ok()?;
+    let rest = referer.strip_prefix(origin)?;
+    if rest.starts_with('/') { rest.split('#').next() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn headers(list: &[(&str, &str)]) -> HeaderMap {
+        list.iter()
+            .map(|(name, value)| {
+                (HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn only_top_level_navigations_are_pages() {
+        const HTML: (&str, &str) = ("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
+        for (method, list, expected) in [
+            ("GET", &[("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")][..], Navigation::Page),
+            ("HEAD", &[("sec-fetch-mode", "navigate")], Navigation::Page),
+            ("POST", &[("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")], Navigation::Unsafe),
+            ("GET", &[("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")], Navigation::Program),
+            ("GET", &[("sec-fetch-mode", "cors"), HTML], Navigation::Program),
+            ("GET", &[("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "image")], Navigation::Program),
+            ("GET", &[("sec-fetch-mode", "websocket")], Navigation::Program),
+            (
+                "GET",
+                &[("sec-fetch-mode", "navigate"), ("sec-purpose", "prefetch;prerender")],
+                Navigation::Program,
+            ),
+            ("GET", &[HTML], Navigation::Page),
+            ("POST", &[HTML], Navigation::Unsafe),
+            ("GET", &[HTML, ("x-requested-with", "XMLHttpRequest")], Navigation::Program),
+            ("GET", &[HTML, ("upgrade", "websocket")], Navigation::Program),
+            ("GET", &[("accept", "application/json")], Navigation::Program),
+            ("GET", &[("accept", "*/*")], Navigation::Program),
+            ("GET", &[], Navigation::Program),
+        ] {
+            assert_eq!(
+                Navigation::of(&method.parse().unwrap(), &headers(list)),
+                expected,
+                "{method} {list:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_referer_counts_only_on_the_same_origin() {
+        let origin = "https://app.example:8443";
+        for (referer, expected) in [
+            ("https://app.example:8443/form?x=1", Some("/form?x=1")),
+            ("https://app.example:8443/form#part", Some("/form")),
+            ("https://app.example:84430/form", None),
+            ("https://app.example:8443.evil.test/form", None),
+            ("https://app.example:8443@evil.test/form", None),
+            ("http://app.example:8443/form", None),
+            ("https://app.example:8443", None),
+        ] {
+            assert_eq!(same_origin_referer(&headers(&[("referer", referer)]), origin), expected, "{referer}");
+        }
+    }
+}

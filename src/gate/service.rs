@@ -1,0 +1,169 @@
+//! One protected service: everything that was compiled from its configuration, shared by all workers. What is
+//! validated for one service is never accepted by another, because nothing in here is shared with another.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::{HeaderMap, HeaderValue};
+use ipnet::IpNet;
+use lru::LruCache;
+use url::Url;
+
+use crate::oidc::Provider;
+use crate::path::{self, NormalPath};
+use crate::policy::Policy;
+use crate::proxy;
+use crate::session::{LoginCookies, OwnCookies, Sealer, Sessions, TransactionId};
+
+/// One service, assembled.
+#[derive(Debug)]
+pub struct Service {
+    /// Its name in records, metrics and challenges.
+    pub name: Arc<str>,
+    /// The hosts that it answers to, as hosts are compared: lower case, no port.
+    pub hosts: Vec<String>,
+    /// The first of them for a login: the host of the callback URL.
+    pub canonical_host: String,
+    /// Scheme, host and port of the callback URL: where browsers find this service.
+    pub origin: String,
+    /// The rules.
+    pub policy: Arc<Policy>,
+    /// How targets are read.
+    pub path: path::Options,
+    /// The login, unless everything is public.
+    pub relying_party: Option<RelyingParty>,
+    /// The way to the application.
+    pub proxy: proxy::Config,
+    /// Opens connections to it.
+    pub connector: proxy::Connector,
+    /// Which claims become headers.
+    pub mappings: Vec<proxy::Mapping>,
+    /// Our cookies, which the application never sees.
+    pub own_cookies: OwnCookies,
+    /// Where browsers go that are logged in but not allowed.
+    pub failure_redirect: Option<Url>,
+    /// Other origins that may open WebSockets and read our refusals.
+    pub allowed_origins: Vec<String>,
+    /// Peers whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// `Strict-Transport-Security`, if asked for.
+    pub hsts: Option<HeaderValue>,
+    /// Whether a 403 page tells which tags would be enough.
+    pub explain_denials: bool,
+}
+
+impl Service {
+    /// An absolute URL of this service.
+    pub(super) fn url(&self, path_and_query: &str) -> String {
+        format!("{}{path_and_query}", self.origin)
+    }
+
+    /// Where a login starts that returns to `target`.
+    pub(super) fn login_url(&self, target: &str) -> String {
+        let query: String = url::form_urlencoded::byte_serialize(target.as_bytes()).collect();
+        self.url(&format!("{LOGIN_PATH}?return={query}"))
+    }
+
+    /// A return target that is safe to redirect to: a path of this origin that can be judged, is not one of
+    /// our own endpoints, and is not too long. Everything else becomes `/`.
+    pub(super) fn return_target(&self, target: &str) -> String {
+        match NormalPath::parse(target, &self.path) {
+            Ok(path) if path.as_str().len() <= MAX_RETURN_BYTES && !self.is_own_endpoint(path.path()) => {
+                path.as_str().to_owned()
+            }
+            _ => "/".to_owned(),
+        }
+    }
+
+    fn is_own_endpoint(&self, path: &str) -> bool {
+        [LOGIN_PATH, LOGOUT_PATH, SESSION_PATH].contains(&path)
+            || self.relying_party.as_ref().is_some_and(|party| party.callback_path == path)
+    }
+
+    /// Whether a page of this origin may open WebSockets here and read our refusals.
+    pub(super) fn allows_origin(&self, origin: &str, authority: &str) -> bool {
+        origin.eq_ignore_ascii_case(&self.origin)
+            || origin.strip_prefix("https://").is_some_and(|host| host.eq_ignore_ascii_case(authority))
+            || self.lists_origin(origin)
+    }
+
+    /// Whether the configuration lists this origin.
+    pub(super) fn lists_origin(&self, origin: &str) -> bool {
+        self.allowed_origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
+    }
+
+    /// Whether this peer is a proxy that we believe.
+    pub(super) fn trusts(&self, peer: std::net::IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|net| net.contains(&peer.to_canonical()))
+    }
+
+    /// The failure page with the parameter that the original appends.
+    pub(super) fn failure_location(&self) -> Option<String> {
+        let mut url = self.failure_redirect.clone()?;
+        url.query_pairs_mut().append_pair("failure_message", "authorization");
+        Some(url.into())
+    }
+}
+
+/// The OpenID Connect relying party of a service.
+#[derive(Debug)]
+pub struct RelyingParty {
+    /// The identity provider.
+    pub provider: Arc<Provider>,
+    /// Sessions in cookies.
+    pub sessions: Sessions,
+    /// Logins in progress, in cookies.
+    pub login_cookies: LoginCookies,
+    /// Seals `state`, login transactions and the logout form.
+    pub sealer: Sealer,
+    /// Path of the callback URL.
+    pub callback_path: String,
+    /// Claims that rules and mappings name, which a session keeps.
+    pub needed_claims: BTreeSet<String>,
+    /// Transactions whose code was redeemed.
+    pub redeemed: Redeemed,
+}
+
+/// Login transactions whose code has been sent to the provider. A transaction is one-time although it lives in
+/// the browser's cookie: a callback that is sent again must not redeem a code again (RFC 9700 section 4.5).
+#[derive(Debug)]
+pub struct Redeemed(Mutex<LruCache<TransactionId, ()>>);
+
+impl Redeemed {
+    /// Remembers the latest [`MAX_REDEEMED`].
+    pub fn new() -> Self {
+        Self(Mutex::new(LruCache::new(MAX_REDEEMED)))
+    }
+
+    /// True the first time.
+    pub(super) fn first_time(&self, id: &TransactionId) -> bool {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.put(id.clone(), ()).is_none()
+    }
+}
+
+impl Default for Redeemed {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The one `Origin` of a request, if it has one that can be read.
+pub(super) fn origin(headers: &HeaderMap) -> Option<&str> {
+    headers.get(http::header::ORIGIN).map(|value| value.to_str().unwrap_or("unreadable"))
+}
+
+/// Starts a login.
+pub(super) const LOGIN_PATH: &str = "/aporeto/oidc/login";
+/// Ends a session.
+pub(super) const LOGOUT_PATH: &str = "/aporeto/oidc/logout";
+/// Tells about a session.
+pub(super) const SESSION_PATH: &str = "/aporeto/oidc/session";
+/// Paths of later versions, which no application may be asked to serve meanwhile.
+pub(super) const LATER_PATHS: [&str; 3] =
+    ["/aporeto/oidc/backchannel-logout", "/aporeto/oidc/frontchannel-logout", "/aporeto/oidc/jwks"];
+/// Longest return target in bytes.
+const MAX_RETURN_BYTES: usize = 2048;
+/// Redeemed transactions that are remembered: about 4 MiB, and 100 logins a second for 10 minutes.
+const MAX_REDEEMED: NonZeroUsize = NonZeroUsize::new(60_000).unwrap();

@@ -1,0 +1,300 @@
+//! Everything that can go wrong in a login, grouped by whose mistake it is.
+//!
+//! The texts are for the operator: they say what to do, show both sides of a comparison, and never hold a
+//! token, a code, a nonce or a secret.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::algorithm::SigningAlgorithm;
+
+/// Why there is no login, or no end of one.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What the browser brought to the callback is unusable.
+    #[error("{0}")]
+    Browser(#[from] CallbackError),
+    /// The provider's answer is refused.
+    #[error("the identity provider's answer is refused: {0}")]
+    Refused(#[from] Refusal),
+    /// The provider answered the authorization request with an error.
+    #[error("the identity provider answered `{error}` instead of a login{}", said(description))]
+    Denied {
+        /// Its error code, for example `access_denied`.
+        error: String,
+        /// What it says about it, for the log: it came by the browser, so no page shows it.
+        description: String,
+    },
+    /// The login succeeded without what was asked of it.
+    #[error("the login does not have what was asked for: {0}")]
+    StepUpNotMet(StepUpNotMet),
+    /// A needed claim was left out by the provider because the token would have been too large.
+    #[error(
+        "the identity provider left the claim `{claim}` out of the token for its size (overage), and a rule or \
+         mapping needs it: let the provider send fewer values (groups assigned to the application only, \
+         application roles, a filter), or let it answer the claim at its UserInfo endpoint"
+    )]
+    Overage {
+        /// The claim.
+        claim: String,
+    },
+    /// The provider can't be reached, or gives no sensible answer.
+    #[error("the identity provider does not answer as it should: {0}")]
+    Unreachable(String),
+    /// The provider can be reached and can't be used as it is configured.
+    #[error("the identity provider can't be used: {0}")]
+    Unusable(String),
+    /// The token endpoint fails.
+    #[error("the token endpoint of the identity provider fails: {0}")]
+    TokenEndpoint(String),
+    /// The keys can't be had.
+    #[error("the keys of the identity provider can't be had: {0}")]
+    Keys(String),
+    /// The UserInfo endpoint fails, and a needed claim depends on it.
+    #[error("the UserInfo endpoint of the identity provider is needed and fails: {0}")]
+    UserInfo(String),
+    /// We are stopping.
+    #[error("Portcullis is stopping")]
+    Stopping,
+}
+
+/// Whose mistake an [`Error`] is, and so how it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The browser's: 400.
+    Browser,
+    /// The provider's answer is refused: 400, never a new login by itself.
+    Refused,
+    /// The provider said no: 403, never a new login by itself.
+    Denied,
+    /// The login lacks what was asked for: 403 that names it.
+    StepUpNotMet,
+    /// A needed claim is too large for the token: 403 that names it.
+    Overage,
+    /// Nothing to do but to try later: 503 with `Retry-After`.
+    Unavailable,
+}
+
+impl Error {
+    /// Whose mistake this is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Browser(_) => Kind::Browser,
+            Self::Refused(_) => Kind::Refused,
+            Self::Denied { .. } => Kind::Denied,
+            Self::StepUpNotMet(_) => Kind::StepUpNotMet,
+            Self::Overage { .. } => Kind::Overage,
+            Self::Unreachable(_)
+            | Self::Unusable(_)
+            | Self::TokenEndpoint(_)
+            | Self::Keys(_)
+            | Self::UserInfo(_)
+            | Self::Stopping => Kind::Unavailable,
+        }
+    }
+
+    /// A short name that stays the same over versions, for metrics and log searches.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Browser(_) => "callback",
+            Self::Refused(refusal) => refusal.code(),
+            Self::Denied { .. } => "denied",
+            Self::StepUpNotMet(_) => "step_up",
+            Self::Overage { .. } => "overage",
+            Self::Unreachable(_) => "unreachable",
+            Self::Unusable(_) => "unusable",
+            Self::TokenEndpoint(_) => "token_endpoint",
+            Self::Keys(_) => "jwks",
+            Self::UserInfo(_) => "userinfo",
+            Self::Stopping => "stopping",
+        }
+    }
+
+    /// When it makes sense to try again, for `Retry-After`; none if trying again won't help.
+    pub fn retry_after(&self) -> Option<Duration> {
+        (self.kind() == Kind::Unavailable).then_some(RETRY_AFTER)
+    }
+}
+
+/// What `Retry-After` says: discovery is tried again at most this much later while logins ask for it.
+pub const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// Why a callback is not one. The blame is the browser's, or of whoever sent it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CallbackError {
+    /// A parameter twice (RFC 6749 section 3.1).
+    #[error("the callback has a parameter twice")]
+    Repeated,
+    /// More than [`super::login::MAX_PARAMETERS`] parameters.
+    #[error("the callback has too many parameters")]
+    TooMany,
+    /// No `state`.
+    #[error("the callback has no state: it does not belong to a login that began here")]
+    NoState,
+    /// Neither `code` nor `error`, or both.
+    #[error("the callback must have either a code or an error")]
+    NoOutcome,
+    /// The code is too long to be one.
+    #[error("the callback's code is too long")]
+    TooLong,
+    /// The login began under another configuration.
+    #[error("this login began at another identity provider: begin again")]
+    OtherIssuer,
+}
+
+/// Why an answer of the provider is refused. The blame is the provider's, or of whoever forged it.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[allow(missing_docs, reason = "the texts say what each is")]
+pub enum Refusal {
+    #[error("the callback's `iss` is {found:?} and should be {expected:?} (RFC 9207)")]
+    CallbackIssuer { expected: String, found: String },
+    #[error("the callback has no `iss` although the provider announces it (RFC 9207)")]
+    NoCallbackIssuer,
+    #[error(
+        "the token endpoint refused the code (invalid_grant): it was used, is too old, or belongs to another \
+         redirect URI; the redirect URI registered at the provider must be exactly {redirect_uri}"
+    )]
+    Code { redirect_uri: String },
+    #[error("the token answer has no ID token: does the provider allow this client the scope `openid`?")]
+    NoIdToken,
+    #[error("the token is larger than {max} bytes")]
+    TokenTooLarge { max: usize },
+    #[error("the token is malformed: {0}")]
+    Malformed(&'static str),
+    #[error("the token's `alg` is {found:?}; accepted are {} (OIDCSigningAlgorithms)", names(.accepted))]
+    Algorithm { found: String, accepted: Vec<SigningAlgorithm> },
+    #[error("the token has a `crit` header, and no extension is understood here")]
+    Critical,
+    #[error("the token's `typ` is {0:?}: it is not an ID token")]
+    Type(String),
+    #[error("no published key fits the token (its `kid` is {0:?})")]
+    UnknownKey(Option<String>),
+    #[error("the token's signature is wrong")]
+    Signature,
+    #[error("the token's `iss` is {found} and should be {expected:?}")]
+    Issuer { expected: String, found: Shown },
+    #[error("the token's `aud` is {found} and should be only the client id {expected:?} (OIDCClientID)")]
+    Audience { expected: String, found: Shown },
+    #[error("the token's `azp` is {found} and should be the client id {expected:?}")]
+    AuthorizedParty { expected: String, found: Shown },
+    #[error("the token's `sub` is {0}: it must be a string of 1 to 255 ASCII characters")]
+    Subject(Shown),
+    #[error("the token's `{claim}` is {found}: it must be a time in seconds")]
+    Time { claim: &'static str, found: Shown },
+    #[error("the token has no `{0}`")]
+    Missing(&'static str),
+    #[error("the token expired {0} s ago, clock skew allowed for: are both clocks right?")]
+    Expired(u64),
+    #[error("the token is from {0} s in the future, clock skew allowed for: are both clocks right?")]
+    FromTheFuture(u64),
+    #[error("the token was issued {0} s ago, which is too long")]
+    TooOld(u64),
+    #[error("the token is not valid for another {0} s, clock skew allowed for: are both clocks right?")]
+    NotYetValid(u64),
+    #[error("the token's nonce is not the one of this login")]
+    Nonce,
+    #[error("the UserInfo answer is about another `sub` than the ID token")]
+    UserInfoSubject,
+}
+
+impl Refusal {
+    /// A short name that stays the same over versions.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::CallbackIssuer { .. } | Self::NoCallbackIssuer => "callback_iss",
+            Self::Code { .. } => "invalid_grant",
+            Self::NoIdToken => "no_id_token",
+            Self::TokenTooLarge { .. } | Self::Malformed(_) => "malformed",
+            Self::Algorithm { .. } => "alg",
+            Self::Critical => "crit",
+            Self::Type(_) => "typ",
+            Self::UnknownKey(_) => "kid",
+            Self::Signature => "signature",
+            Self::Issuer { .. } => "iss",
+            Self::Audience { .. } => "aud",
+            Self::AuthorizedParty { .. } => "azp",
+            Self::Subject(_) => "sub",
+            Self::Time { .. } | Self::Missing(_) => "claim",
+            Self::Expired(_) => "exp",
+            Self::FromTheFuture(_) | Self::TooOld(_) => "iat",
+            Self::NotYetValid(_) => "nbf",
+            Self::Nonce => "nonce",
+            Self::UserInfoSubject => "userinfo_sub",
+        }
+    }
+}
+
+/// What was asked of a login and not given.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StepUpNotMet {
+    /// None of the requested authentication contexts.
+    #[error("authentication context (acr) is {}, asked was for {}", found.as_deref().unwrap_or("not stated"), asked.join(" or "))]
+    Acr {
+        /// What would do.
+        asked: Vec<String>,
+        /// What the ID token states.
+        found: Option<String>,
+    },
+    /// The authentication is older than allowed.
+    #[error("the authentication is {} old, allowed are {asked} s", found.map_or_else(|| "of unknown age".to_owned(), |age| format!("{age} s")))]
+    Age {
+        /// Most seconds since the authentication.
+        asked: u64,
+        /// Seconds since then; none if the ID token does not say.
+        found: Option<u64>,
+    },
+}
+
+/// A claim's value as an error shows it: one line, bounded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown(String);
+
+impl Shown {
+    pub(super) fn of(value: Option<&Value>) -> Self {
+        const MAX: usize = 200;
+        let text = value.map_or_else(|| "missing".to_owned(), Value::to_string);
+        let mut shown: String = text.chars().take(MAX).collect();
+        if shown.len() < text.len() {
+            shown.push('…');
+        }
+        Self(shown)
+    }
+}
+
+impl std::fmt::Display for Shown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A text from outside as a log line shows it: bounded, and without anything that means something to a
+/// terminal, to HTML or to a log reader.
+pub(super) fn shown_text(text: &str) -> String {
+    const MAX: usize = 300;
+    harmless(text).take(MAX).collect()
+}
+
+/// A name from outside (an error code, an algorithm, a key id) as an error shows it.
+pub(super) fn shown_name(name: &str) -> String {
+    const MAX: usize = 64;
+    harmless(name).take(MAX).collect()
+}
+
+fn harmless(text: &str) -> impl Iterator<Item = char> {
+    text.chars().filter(|character| match character {
+        '<' | '>' | '&' | '"' | '\'' | '\\' | '`' => false,
+        character => character.is_ascii_graphic() || *character == ' ',
+    })
+}
+
+fn said(description: &str) -> String {
+    match description.is_empty() {
+        true => String::new(),
+        false => format!(", and says: {description}"),
+    }
+}
+
+fn names(algorithms: &[SigningAlgorithm]) -> String {
+    algorithms.iter().map(|algorithm| algorithm.name()).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,82 @@
+//! The service that hyper calls: puts the handler between what the front knows and what the driver watches.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::rc::Rc;
+
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+
+use super::Handler;
+use super::connection::{Connection, Protocol};
+use super::front::{Bounds, Violation};
+use super::intake::{check_http2, to_origin_form};
+use super::reply::{Reply, StreamExecutor};
+use super::roster::Wish;
+
+/// The calls of one connection.
+pub(super) struct Calls<H> {
+    pub(super) handler: Rc<H>,
+    pub(super) connection: Rc<Connection>,
+    pub(super) bounds: Bounds,
+    /// On HTTP/2, what runs the streams.
+    pub(super) streams: Option<StreamExecutor>,
+}
+
+impl<H: Handler> hyper::service::Service<Request<Incoming>> for Calls<H> {
+    type Response = Response<Reply<H::Body>>;
+    type Error = Infallible;
+    /// Boxed for each call: hyper would otherwise keep room for it in every idle connection.
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let (call, in_flight) = self.connection.activity.begin();
+        let violation = self.settle(&mut request, call);
+        let stream = self.streams.as_ref().map(StreamExecutor::clock);
+        let (handler, connection) = (self.handler.clone(), self.connection.clone());
+        Box::pin(async move {
+            let mut response = handler.handle(request, connection.clone()).await;
+            if connection.protocol == Protocol::Http1 {
+                end_connection_if_due(&connection, call, violation, &mut response);
+            }
+            if let Some(stream) = &stream {
+                stream.set_waiting(true);
+            }
+            Ok(response.map(|body| Reply { body, stream, _in_flight: in_flight }))
+        })
+    }
+}
+
+impl<H> Calls<H> {
+    /// Brings the request into the form that the handler expects, or marks it with what it broke.
+    fn settle(&self, request: &mut Request<Incoming>, call: u64) -> Option<Violation> {
+        let violation = match self.connection.protocol {
+            Protocol::Http1 => self.connection.wire.refusal_of(call),
+            Protocol::Http2 => check_http2(request, &self.bounds).err(),
+        };
+        match violation {
+            Some(violation) => {
+                request.extensions_mut().insert(violation);
+            }
+            None if self.connection.protocol == Protocol::Http1 => to_origin_form(request),
+            None => {}
+        }
+        violation
+    }
+}
+
+/// Says `Connection: close` where nothing may follow: after a refusal, when asked to, when the process or
+/// the connection is to end, and when the client is still sending a body that the answer did not wait for.
+fn end_connection_if_due<B>(
+    connection: &Connection,
+    call: u64,
+    violation: Option<Violation>,
+    response: &mut Response<B>,
+) {
+    let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let unread = connection.wire.answered(call, switching);
+    let asked = connection.last_answer.get() || connection.activity.wish() != Wish::Stay;
+    if !switching && (unread || asked || violation.is_some()) {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+}

@@ -1,0 +1,89 @@
+//! What the handler knows of the connection that a request came on, and what it may ask of it.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::front::{Violation, Wire};
+use super::lifecycle::{Lifecycle, Phase};
+use super::listener::Kind;
+use super::roster::{Activity, InFlight, Presence, Wish};
+
+/// One connection of a client. While any clone of its `Rc` lives, it counts against `limits.connections` and
+/// the process waits for it when it drains.
+#[derive(Debug)]
+pub struct Connection {
+    /// The other end, with an IPv4 address as such also on a socket of both families.
+    pub peer: SocketAddr,
+    /// The port that the client connected to.
+    pub local_port: u16,
+    /// The index of the listener among those that were bound.
+    pub listener: usize,
+    /// What is spoken on that listener.
+    pub kind: Kind,
+    /// The server name that the client sent in the TLS handshake, in lower case.
+    pub sni: Option<String>,
+    /// Whether the client speaks TLS with us. On a TLS listener it may not: see [`Violation::PlainText`].
+    pub is_tls: bool,
+    /// The protocol that carries requests.
+    pub protocol: Protocol,
+    pub(super) wire: Arc<Wire>,
+    pub(super) activity: Rc<Activity>,
+    pub(super) lifecycle: Lifecycle,
+    pub(super) last_answer: Cell<bool>,
+    pub(super) _place: Place,
+}
+
+/// The version of HTTP on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.0 or HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+/// What a connection occupies.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) _permit: OwnedSemaphorePermit,
+    pub(super) _presence: Presence,
+}
+
+impl Connection {
+    /// Ends the connection once the answer that is being made is written: `Connection: close` on HTTP/1,
+    /// GOAWAY on HTTP/2, where other requests under way are finished first.
+    pub fn close_after_this_response(&self) {
+        match self.protocol {
+            Protocol::Http1 => self.last_answer.set(true),
+            Protocol::Http2 => self.activity.ask(Wish::Leave),
+        }
+    }
+
+    /// What broke in the body that the client is sending, once reading it has failed because of that.
+    pub fn body_violation(&self) -> Option<Violation> {
+        self.wire.body_violation()
+    }
+
+    /// For what goes on after an upgrade: to be held as long as bytes are carried.
+    pub fn tunnel(self: &Rc<Self>) -> Tunnel {
+        Tunnel { _in_flight: self.activity.begin_tunnel(), connection: self.clone() }
+    }
+}
+
+/// Keeps an upgraded connection known to the server while it is held.
+#[derive(Debug)]
+pub struct Tunnel {
+    _in_flight: InFlight,
+    connection: Rc<Connection>,
+}
+
+impl Tunnel {
+    /// Resolves when the process drains: the tunnel should end properly now.
+    pub fn closing(&self) -> impl Future<Output = ()> + use<> {
+        self.connection.lifecycle.reached(Phase::Draining)
+    }
+}

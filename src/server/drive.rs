@@ -1,0 +1,191 @@
+//! Drives one connection to its end, and bounds how long it may stand still on the way.
+
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep};
+
+use super::connection::Protocol;
+use super::front::{Signals, Wire};
+use super::limits::Limits;
+use super::roster::{Activity, Wish};
+
+/// A connection of hyper that can be told to end after what is under way.
+pub(super) trait Conversation: Future<Output = hyper::Result<()>> {
+    /// Stops taking requests; on an idle connection this is its end.
+    fn wind_up(self: Pin<&mut Self>);
+}
+
+/// What the driver needs to know.
+pub(super) struct Driver {
+    pub(super) wire: Arc<Wire>,
+    pub(super) activity: Rc<Activity>,
+    pub(super) protocol: Protocol,
+    pub(super) patience: Patience,
+}
+
+/// How long each kind of standing still may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    head: Duration,
+    idle: Duration,
+    write: Duration,
+}
+
+impl Patience {
+    /// What the limits allow.
+    pub(super) fn of(limits: &Limits) -> Self {
+        Self { head: limits.header_timeout, idle: limits.idle_timeout, write: limits.body_idle_timeout }
+    }
+}
+
+/// How far the end of a connection has come.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ending {
+    /// Since when an HTTP/1 connection waits for one more request, to answer it and say goodbye with that.
+    leaving_since: Option<Instant>,
+    /// Since when it takes no more requests.
+    wound_up_since: Option<Instant>,
+    /// When it is cut off whatever is under way.
+    cut_at: Option<Instant>,
+}
+
+/// What is due at a deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    /// The head under way is refused.
+    Head,
+    /// The connection is ended properly.
+    End,
+    /// The connection is dropped.
+    Cut,
+}
+
+impl Driver {
+    /// Runs `conversation` until it ends or a deadline ends it.
+    pub(super) async fn run(self, conversation: impl Conversation) {
+        let mut conversation = pin!(conversation);
+        let mut ending = Ending::default();
+        // One timer for all deadlines. It is moved when one comes nearer and left alone when one goes away,
+        // so that a busy connection hardly ever touches it.
+        let (mut alarm, mut is_set) = (pin!(tokio::time::sleep(Duration::ZERO)), false);
+        std::future::poll_fn(|cx| {
+            loop {
+                if conversation.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(());
+                }
+                self.activity.driven_by(cx);
+                if self.attend(&mut ending) {
+                    conversation.as_mut().wind_up();
+                    continue;
+                }
+                let Some((at, due)) = self.next_due(self.wire.signals(), ending) else {
+                    return Poll::Pending;
+                };
+                if poll_until(at, alarm.as_mut(), &mut is_set, cx).is_pending() {
+                    return Poll::Pending;
+                }
+                match due {
+                    Due::Cut => return Poll::Ready(()),
+                    Due::Head if self.protocol == Protocol::Http1 => self.wire.expire_head(),
+                    Due::Head => {
+                        // There is no answer to half a header block; GOAWAY is what can be said.
+                        ending.cut_at.get_or_insert(Instant::now() + GOODBYE);
+                        ending.wound_up_since.get_or_insert_with(Instant::now);
+                        conversation.as_mut().wind_up();
+                    }
+                    Due::End => {
+                        ending.wound_up_since.get_or_insert_with(Instant::now);
+                        conversation.as_mut().wind_up();
+                    }
+                }
+            }
+        })
+        .await;
+    }
+
+    /// Looks at what is asked of the connection. True: it is to be wound up now.
+    fn attend(&self, ending: &mut Ending) -> bool {
+        let signals = self.wire.signals();
+        if signals.abusive && ending.cut_at.is_none() {
+            ending.cut_at = Some(Instant::now() + GOODBYE);
+            return ending.wound_up_since.replace(Instant::now()).is_none();
+        }
+        if ending.wound_up_since.is_some() {
+            return false;
+        }
+        let is_idle = self.is_idle(signals);
+        let now = match (self.activity.wish(), self.protocol) {
+            (Wish::Stay, _) => false,
+            (Wish::Leave, Protocol::Http2) => true,
+            (Wish::Leave, Protocol::Http1) => {
+                ending.leaving_since.get_or_insert_with(Instant::now);
+                !is_idle
+            }
+            (Wish::MakeRoom, _) => is_idle && signals.head_since.is_none(),
+        };
+        if now {
+            ending.wound_up_since = Some(Instant::now());
+        }
+        now
+    }
+
+    /// Nothing is under way, and nothing waits to be written.
+    fn is_idle(&self, signals: Signals) -> bool {
+        self.activity.in_flight() == 0 && signals.write_blocked_since.is_none()
+    }
+
+    /// The nearest deadline.
+    fn next_due(&self, signals: Signals, ending: Ending) -> Option<(Instant, Due)> {
+        let Patience { head, idle, write } = self.patience;
+        let is_idle = self.is_idle(signals);
+        let waits = is_idle && signals.head_since.is_none() && ending.wound_up_since.is_none();
+        // The first request is due like the rest of a head: whoever connects and says nothing holds a place.
+        let idle = match (self.protocol, self.activity.calls()) {
+            (Protocol::Http1, 0) => head.min(idle),
+            _ => idle,
+        };
+        [
+            signals.write_blocked_since.map(|since| (since + write, Due::Cut)),
+            signals.lingering_since.map(|since| (since + LINGER, Due::Cut)),
+            ending.cut_at.map(|at| (at, Due::Cut)),
+            ending.wound_up_since.filter(|_| is_idle).map(|since| (since + FAREWELL, Due::Cut)),
+            signals.head_since.filter(|_| ending.cut_at.is_none()).map(|since| (since + head, Due::Head)),
+            waits.then(|| (self.activity.idle_since() + idle, Due::End)),
+            ending.leaving_since.filter(|_| waits).map(|since| (since + LAST_REQUEST, Due::End)),
+        ]
+        .into_iter()
+        .flatten()
+        .min_by_key(|(at, _)| *at)
+    }
+}
+
+/// Resolves at `at`, on a timer that is only moved when it would be late.
+fn poll_until(at: Instant, mut alarm: Pin<&mut Sleep>, is_set: &mut bool, cx: &mut Context<'_>) -> Poll<()> {
+    loop {
+        if !*is_set || alarm.deadline() > at {
+            alarm.as_mut().reset(at);
+            *is_set = true;
+        }
+        ready!(alarm.as_mut().poll(cx));
+        *is_set = false;
+        if Instant::now() >= at {
+            return Poll::Ready(());
+        }
+    }
+}
+
+/// How long a connection that must end waits for a last request: one that is on its way is still answered.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
+
+/// How long a connection that has nothing under way may take to end.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// How long a connection that is being thrown off may take to end.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// How long what the client still sends is read after the last answer, so that it gets to read that.
+const LINGER: Duration = Duration::from_secs(2);

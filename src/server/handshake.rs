@@ -1,0 +1,135 @@
+//! From an accepted socket to a stream that HTTP can be spoken on: TLS where it is due, within its time.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::connection::Protocol;
+use super::listener::Kind;
+
+/// A client's byte stream.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// A stream, and what the handshake said about it.
+#[derive(Debug)]
+pub(super) struct Shaken {
+    pub(super) stream: Stream,
+    pub(super) protocol: Protocol,
+    pub(super) sni: Option<String>,
+    /// Plain HTTP where TLS is spoken.
+    pub(super) is_misdirected: bool,
+}
+
+/// Why there is no stream. The blame is the client's.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HandshakeError {
+    /// Nothing was sent: a port scan, or the check of a load balancer.
+    #[error("the client connected and left")]
+    Silent,
+    /// `limits.handshakeTimeout` passed.
+    #[error("the TLS handshake took too long")]
+    TimedOut,
+    /// rustls refused, or the client did.
+    #[error("{0}")]
+    Failed(io::Error),
+}
+
+/// Does what `kind` asks for, within `limit`.
+pub(super) async fn shake(stream: TcpStream, kind: &Kind, limit: Duration) -> Result<Shaken, HandshakeError> {
+    let Kind::Tls(source) = kind else { return Ok(Shaken::plain(stream, false)) };
+    let handshake = async {
+        let mut first = [0];
+        match stream.peek(&mut first).await {
+            Ok(0) => Err(HandshakeError::Silent),
+            // A TLS record of a handshake begins with 22; a request begins with a letter.
+            Ok(_) if first.iter().all(u8::is_ascii_alphabetic) => Ok(Shaken::plain(stream, true)),
+            Ok(_) => {
+                let tls = TlsAcceptor::from(source()).accept(stream).await.map_err(HandshakeError::Failed)?;
+                Ok(Shaken::tls(tls))
+            }
+            Err(error) => Err(HandshakeError::Failed(error)),
+        }
+    };
+    tokio::time::timeout(limit, handshake).await.unwrap_or(Err(HandshakeError::TimedOut))
+}
+
+impl Shaken {
+    fn plain(stream: TcpStream, is_misdirected: bool) -> Self {
+        Self { stream: Stream::Plain(stream), protocol: Protocol::Http1, sni: None, is_misdirected }
+    }
+
+    fn tls(stream: TlsStream<TcpStream>) -> Self {
+        let (_, session) = stream.get_ref();
+        let protocol = if session.alpn_protocol() == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
+        let sni = session.server_name().map(str::to_ascii_lowercase);
+        Self { protocol, sni, stream: Stream::Tls(Box::new(stream)), is_misdirected: false }
+    }
+}
+
+impl Stream {
+    /// Whether it is TLS.
+    pub(super) fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+}
+
+/// Calls the same method on whichever stream it is.
+macro_rules! either {
+    ($stream:expr, $inner:ident => $call:expr) => {
+        match $stream.get_mut() {
+            Self::Plain(stream) => {
+                let $inner = Pin::new(stream);
+                $call
+            }
+            Self::Tls(stream) => {
+                let $inner = Pin::new(stream.as_mut());
+                $call
+            }
+        }
+    };
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => stream.poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        either!(self, stream => stream.poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        either!(self, stream => stream.poll_write_vectored(cx, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => stream.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => stream.poll_shutdown(cx))
+    }
+}

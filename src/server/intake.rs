@@ -1,0 +1,127 @@
+//! What is settled about a request before the handler gets it: HTTP/1 targets are brought to origin-form, and
+//! what h2 lets through although the front would refuse it on HTTP/1 is refused here too.
+
+use http::{HeaderMap, Method, Request, Uri, header};
+
+use super::front::{Bounds, MAX_METHOD_BYTES, Violation, is_host, is_imitation, is_target};
+
+/// Turns an absolute target into its path and query. Its authority equals Host: the front saw to that.
+pub(super) fn to_origin_form<B>(request: &mut Request<B>) {
+    if request.uri().scheme().is_some() {
+        let path = request.uri().path_and_query().cloned();
+        *request.uri_mut() = path.map_or_else(Uri::default, Uri::from);
+    }
+}
+
+/// Judges an HTTP/2 request by the bounds and alphabets of the front. What RFC 9113 section 8 forbids and h2
+/// refuses itself (connection fields, upper case, pseudo fields out of place, lengths that lie) is not
+/// repeated. A `#` in `:path` cannot be refused: the `http` crate cuts it off, with what follows, before
+/// anybody can look, so judgement and forwarding both see the path without it.
+pub(super) fn check_http2<B>(request: &Request<B>, bounds: &Bounds) -> Result<(), Violation> {
+    if request.method() == Method::CONNECT {
+        return Err(Violation::Connect);
+    }
+    if request.method().as_str().len() > MAX_METHOD_BYTES {
+        return Err(Violation::MethodTooLong);
+    }
+    check_target(request.uri(), bounds)?;
+    check_authority(request)?;
+    check_fields(request.headers(), bounds)
+}
+
+fn check_target(uri: &Uri, bounds: &Bounds) -> Result<(), Violation> {
+    let target = uri.path_and_query().map_or("", |target| target.as_str());
+    if target.len() > bounds.target_bytes {
+        return Err(Violation::TargetTooLong);
+    }
+    let path = uri.path().len();
+    let bytes_are_good = target.bytes().enumerate().all(|(at, byte)| is_target(byte, at > path));
+    if target.starts_with('/') && bytes_are_good { Ok(()) } else { Err(Violation::Target) }
+}
+
+/// That there is exactly one host to go by. Where `:authority` and `Host` are both there, that they agree is
+/// for the handler to check, which answers for hosts.
+fn check_authority<B>(request: &Request<B>) -> Result<(), Violation> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(Violation::HostRepeated);
+    }
+    let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    match authority.or(host.map(http::HeaderValue::as_bytes)) {
+        Some(name) if is_host(name) => Ok(()),
+        Some(_) => Err(Violation::HostInvalid),
+        None => Err(Violation::HostMissing),
+    }
+}
+
+fn check_fields(fields: &HeaderMap, bounds: &Bounds) -> Result<(), Violation> {
+    // Clients cut the Cookie field into pieces for compression (RFC 9113 section 8.2.3).
+    let crumbs = fields.get_all(header::COOKIE).iter().count();
+    if fields.len() - crumbs.saturating_sub(1) > bounds.fields {
+        return Err(Violation::TooManyFields);
+    }
+    for (name, value) in fields {
+        let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+        if is_space(value.as_bytes().first()) || is_space(value.as_bytes().last()) {
+            return Err(Violation::Padding);
+        }
+        if is_imitation(name.as_str().as_bytes()) {
+            return Err(Violation::Imitation);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds { head_bytes: 4096, fields: 4, target_bytes: 20, scheme: "https" };
+
+    fn verdict(method: &str, uri: &str, fields: &[(&str, &str)]) -> Result<(), Violation> {
+        let mut request = Request::builder().method(method).uri(uri);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        check_http2(&request.body(()).unwrap(), &BOUNDS)
+    }
+
+    #[test]
+    fn http2_requests_are_judged_like_those_of_http1() {
+        let long = "m".repeat(33);
+        let crumbs = [("cookie", "a=b"); 9];
+        for (method, uri, fields, wanted) in [
+            ("GET", "https://a/", &[][..], Ok(())),
+            ("GET", "https://a:1/b?c?d`", &[("host", "x y")], Ok(())),
+            ("GET", "/b", &[("host", "a")], Ok(())),
+            ("GET", "https://a/", &crumbs, Ok(())),
+            ("GET", "https://a/0123456789abcdefghi", &[], Ok(())),
+            ("GET", "https://a/0123456789abcdefghij", &[], Err(Violation::TargetTooLong)),
+            ("CONNECT", "a:443", &[], Err(Violation::Connect)),
+            (&long, "https://a/", &[], Err(Violation::MethodTooLong)),
+            ("OPTIONS", "*", &[("host", "a")], Err(Violation::Target)),
+            ("GET", "https://a?b", &[], Err(Violation::Target)),
+            ("GET", "https://a/é", &[], Err(Violation::Target)),
+            ("GET", "https://u@a/", &[], Err(Violation::HostInvalid)),
+            ("GET", "/", &[], Err(Violation::HostMissing)),
+            ("GET", "/", &[("host", "a b")], Err(Violation::HostInvalid)),
+            ("GET", "https://a/", &[("host", "a"), ("host", "a")], Err(Violation::HostRepeated)),
+            ("GET", "https://a/", &[("x", " y")], Err(Violation::Padding)),
+            ("GET", "https://a/", &[("x", "y\t")], Err(Violation::Padding)),
+            ("GET", "https://a/", &[("content_length", "1")], Err(Violation::Imitation)),
+            ("GET", "https://a/", &[("x", "y"); 5], Err(Violation::TooManyFields)),
+        ] {
+            assert_eq!(verdict(method, uri, fields), wanted, "{method} {uri} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn absolute_targets_lose_their_authority() {
+        for (before, after) in [("https://a/b?c", "/b?c"), ("https://a", "/"), ("/b?c", "/b?c")] {
+            let mut request = Request::builder().uri(before).body(()).unwrap();
+            to_origin_form(&mut request);
+            assert_eq!(request.uri(), after);
+        }
+    }
+}

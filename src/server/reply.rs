@@ -1,0 +1,120 @@
+//! The body of an answer on its way out: the handler's, with the connection's bookkeeping around it.
+
+use std::cell::{Cell, RefCell};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::Instant;
+
+use super::roster::InFlight;
+
+/// An answer's body. Its request is under way until it is dropped.
+#[derive(Debug)]
+pub(super) struct Reply<B> {
+    pub(super) body: B,
+    pub(super) stream: Option<Rc<StreamClock>>,
+    pub(super) _in_flight: InFlight,
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Reply<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let this = self.get_mut();
+        let frame = Pin::new(&mut this.body).poll_frame(cx);
+        if let Some(stream) = &this.stream {
+            stream.set_waiting(frame.is_ready());
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Since when an HTTP/2 stream has been waiting for its client to take data. hyper asks a body for more only
+/// when the client's flow control lets it send, so a body that is not asked has a client that does not read.
+#[derive(Debug, Default)]
+pub(super) struct StreamClock {
+    waiting_since: Cell<Option<Instant>>,
+}
+
+impl StreamClock {
+    /// Whether the stream waits for its client, from now on.
+    pub(super) fn set_waiting(&self, waiting: bool) {
+        self.waiting_since.set(waiting.then(Instant::now));
+    }
+}
+
+/// Runs the streams of one HTTP/2 connection as tasks of this thread, and resets those whose client has not
+/// taken anything for too long.
+#[derive(Clone, Debug)]
+pub(super) struct StreamExecutor {
+    next: Rc<RefCell<Option<Rc<StreamClock>>>>,
+    limit: Duration,
+}
+
+impl StreamExecutor {
+    /// An executor whose streams may stand still for `limit`.
+    pub(super) fn new(limit: Duration) -> Self {
+        Self { next: Rc::default(), limit }
+    }
+
+    /// The clock of the stream that is executed next: hyper calls the service and executes the stream of
+    /// that call in one go.
+    pub(super) fn clock(&self) -> Rc<StreamClock> {
+        let clock = Rc::new(StreamClock::default());
+        *self.next.borrow_mut() = Some(clock.clone());
+        clock
+    }
+}
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for StreamExecutor {
+    fn execute(&self, stream: F) {
+        let clock = self.next.borrow_mut().take();
+        let limit = self.limit;
+        tokio::task::spawn_local(async move {
+            match clock {
+                Some(clock) => bounded(stream, &clock, limit).await,
+                None => stream.await,
+            }
+        });
+    }
+}
+
+/// Runs `stream` to its end, or until its client has kept it waiting for `limit`: dropping it resets it.
+async fn bounded(stream: impl Future<Output = ()>, clock: &StreamClock, limit: Duration) {
+    let mut stream = std::pin::pin!(stream);
+    let mut alarm = None;
+    std::future::poll_fn(|cx| {
+        loop {
+            if stream.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            let Some(since) = clock.waiting_since.get() else { return Poll::Pending };
+            let alarm = alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(since + limit)));
+            if alarm.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if Instant::now() >= since + limit {
+                return Poll::Ready(());
+            }
+            // The alarm was set for an earlier wait.
+            alarm.as_mut().reset(since + limit);
+        }
+    })
+    .await;
+}

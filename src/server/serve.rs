@@ -1,0 +1,155 @@
+//! One accepted socket, from its handshake to its end: puts stream, front, hyper, service and driver together.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+
+use super::calls::Calls;
+use super::connection::{Connection, Place, Protocol};
+use super::drive::{Conversation, Driver, Patience};
+use super::front::{Bounds, Front, Violation, Wire};
+use super::handshake::{HandshakeError, Shaken, Stream, shake};
+use super::limits::Limits;
+use super::reply::StreamExecutor;
+use super::roster::Activity;
+use super::worker::{Port, Worker};
+use super::{Event, Handler};
+
+/// Serves one connection to its end.
+pub(super) async fn serve<H: Handler>(
+    worker: Rc<Worker<H>>,
+    port: Rc<Port>,
+    (stream, peer): (TcpStream, SocketAddr),
+    (activity, place): (Rc<Activity>, Place),
+) {
+    let shaken = match shake(stream, &port.kind, worker.limits.handshake_timeout).await {
+        Ok(shaken) => shaken,
+        Err(HandshakeError::Silent) => return,
+        Err(error) => {
+            let listener = port.index;
+            return worker.report(|| Event::HandshakeFailed { peer, listener, reason: error.to_string() });
+        }
+    };
+    activity.touch();
+    let Shaken { stream, protocol, sni, is_misdirected } = shaken;
+    let wire = Arc::new(Wire::default());
+    let is_tls = stream.is_tls();
+    let bounds = bounds(&worker.limits, is_tls);
+    let front = match protocol {
+        Protocol::Http1 if is_misdirected => Front::refused(stream, wire.clone(), Violation::PlainText),
+        Protocol::Http1 => Front::http1(stream, wire.clone(), bounds),
+        Protocol::Http2 => Front::http2(stream, wire.clone()),
+    };
+    let driver = Driver {
+        wire: wire.clone(),
+        activity: activity.clone(),
+        protocol,
+        patience: Patience::of(&worker.limits),
+    };
+    let connection = Rc::new(Connection {
+        peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
+        local_port: port.number,
+        listener: port.index,
+        kind: port.kind.clone(),
+        sni,
+        is_tls,
+        protocol,
+        wire,
+        activity,
+        lifecycle: worker.lifecycle.clone(),
+        last_answer: Cell::new(false),
+        _place: place,
+    });
+    let handler = worker.handler.clone();
+    match protocol {
+        Protocol::Http1 => {
+            let calls = Calls { handler, connection, bounds, streams: None };
+            driver.run(worker.http1.serve_connection(TokioIo::new(front), calls).with_upgrades()).await;
+        }
+        Protocol::Http2 => {
+            let streams = StreamExecutor::new(worker.limits.body_idle_timeout);
+            let builder = http2(&worker.limits, streams.clone());
+            let calls = Calls { handler, connection, bounds, streams: Some(streams) };
+            driver.run(builder.serve_connection(TokioIo::new(front), calls)).await;
+        }
+    }
+}
+
+/// HTTP/1 as hyper is to speak it. Times, sizes and syntax are the front's and the driver's.
+pub(super) fn http1(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.header_read_timeout(None).max_buf_size(BUFFER_BYTES.max(limits.header_bytes * 2));
+    if limits.header_fields > HYPER_FIELDS {
+        // Only then: it moves hyper's field table to the heap.
+        builder.max_headers(limits.header_fields);
+    }
+    builder
+}
+
+/// HTTP/2 as hyper is to speak it.
+fn http2(limits: &Limits, streams: StreamExecutor) -> http2::Builder<StreamExecutor> {
+    let mut builder = http2::Builder::new(streams);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.h2_streams)
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .max_local_error_reset_streams(MOST_LOCAL_RESETS)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_TIMEOUT);
+    builder
+}
+
+fn bounds(limits: &Limits, is_tls: bool) -> Bounds {
+    Bounds {
+        head_bytes: limits.header_bytes.min(Limits::MOST_HEADER_BYTES),
+        fields: limits.header_fields.min(Limits::MOST_HEADER_FIELDS),
+        target_bytes: limits.target_bytes.min(Limits::MOST_TARGET_BYTES),
+        scheme: if is_tls { "https" } else { "http" },
+    }
+}
+
+type Io = TokioIo<Front<Stream>>;
+
+impl<H: Handler> Conversation for http1::UpgradeableConnection<Io, Calls<H>> {
+    fn wind_up(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<H: Handler> Conversation for http2::Connection<Io, Calls<H>, StreamExecutor> {
+    fn wind_up(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// Most bytes that hyper buffers of an HTTP/1 connection, in each direction.
+const BUFFER_BYTES: usize = 128 * 1024;
+
+/// The fields that hyper makes room for without being told.
+const HYPER_FIELDS: usize = 100;
+
+/// Bytes of one upload, and of all uploads of a connection, that a client may be ahead of the application.
+const STREAM_WINDOW: u32 = 512 * 1024;
+/// See [`STREAM_WINDOW`].
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// Bytes of one download that the application may be ahead of the client.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Streams of one connection that we may reset for errors of the client before that is the end of it.
+const MOST_LOCAL_RESETS: usize = 256;
+
+/// How often a silent HTTP/2 client is asked whether it is still there..
+const PING_EVERY: Duration = Duration::from_secs(20);
+/// ..and how long it may take to say so.
+const PING_TIMEOUT: Duration = Duration::from_secs(20);

@@ -1,0 +1,147 @@
+//! Timeouts and bounds: what stands still is ended, and the answer says why where there can be one.
+
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::support::*;
+use crate::server::Limits;
+
+const SHORT: Duration = Duration::from_millis(300);
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// Asserts that at least `SHORT` and not much more has passed.
+fn assert_short(since: Instant) {
+    let passed = since.elapsed();
+    assert!(passed >= SHORT - Duration::from_millis(20), "after {passed:?}");
+    assert!(passed < SHORT + Duration::from_secs(4), "after {passed:?}");
+}
+
+#[tokio::test]
+async fn a_head_that_stands_still_gets_408_however_it_trickles() {
+    let server = Server::start(Limits { header_timeout: SHORT, ..limits() }).await;
+    for before in ["", GET] {
+        let mut stream = server.connect(b"http/1.1").await;
+        stream.write_all(format!("{before}GET / HTTP/1.1\r\nX: ").as_bytes()).await.unwrap();
+        let since = Instant::now();
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        let trickle = tokio::spawn(async move {
+            while writer.write_all(b"x").await.is_ok() && writer.flush().await.is_ok() {
+                tokio::time::sleep(SHORT / 10).await;
+            }
+        });
+        let answers = read_all(&mut reader).await;
+        assert_short(since);
+        assert_eq!(statuses(&answers).last(), Some(&408), "{answers}");
+        trickle.abort();
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_is_closed_in_silence() {
+    let server = Server::start(Limits { header_timeout: SHORT, ..limits() }).await;
+    let since = Instant::now();
+    let mut stream = server.connect(b"http/1.1").await;
+    assert_eq!(read_all(&mut stream).await, "");
+    assert_short(since);
+    let mut plain = server.connect_plain().await;
+    assert_eq!(read_all(&mut plain).await, "");
+    assert!(server.shared.seen().is_empty());
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_after_its_own_time() {
+    let server = Server::start(Limits { idle_timeout: SHORT, ..limits() }).await;
+    let mut stream = server.connect(b"http/1.1").await;
+    stream.write_all(GET.as_bytes()).await.unwrap();
+    read_until(&mut stream, "ok").await;
+    let since = Instant::now();
+    assert_eq!(read_all(&mut stream).await, "");
+    assert_short(since);
+    // A request that takes longer than that is not idleness.
+    stream = server.connect(b"http/1.1").await;
+    stream.write_all(b"GET /hold HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    tokio::time::sleep(SHORT * 3).await;
+    server.shared.release.notify_one();
+    read_until(&mut stream, "released").await;
+}
+
+#[tokio::test]
+async fn a_handshake_that_stands_still_is_ended() {
+    let server = Server::start(Limits { handshake_timeout: SHORT, ..limits() }).await;
+    for hello in [&b""[..], b"\x16", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"] {
+        let since = Instant::now();
+        let mut stream = TcpStream::connect(server.tls).await.unwrap();
+        stream.write_all(hello).await.unwrap();
+        assert_eq!(within(stream.read(&mut [0; 1])).await.unwrap_or(0), 0);
+        assert_short(since);
+    }
+    let reasons = format!("{:?}", server.shared.events.lock().unwrap());
+    assert!(reasons.contains("took too long"), "{reasons}");
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_is_cut_off() {
+    let server = Server::start(Limits { body_idle_timeout: SHORT, ..limits() }).await;
+    let mut stream = server.connect(b"http/1.1").await;
+    stream.write_all(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    tokio::time::sleep(SHORT * 4).await;
+    let mut bytes = Vec::new();
+    // What was on its way arrives, and then there is no proper end.
+    let end = within(stream.read_to_end(&mut bytes)).await;
+    assert!(!bytes.ends_with(b"0\r\n\r\n"), "{end:?}");
+    let mut stream = server.connect(b"http/1.1").await;
+    stream.write_all(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let since = Instant::now();
+    let mut buffer = vec![0; 64 * 1024];
+    while since.elapsed() < SHORT * 4 {
+        assert!(stream.read(&mut buffer).await.unwrap() > 0, "who reads is served");
+    }
+}
+
+#[tokio::test]
+async fn over_the_limit_connections_wait_and_idle_ones_make_room() {
+    let server = Server::start(Limits { connections: 2, ..limits() }).await;
+    let mut busy = server.connect(b"http/1.1").await;
+    busy.write_all(b"GET /hold HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let mut idle = server.connect(b"http/1.1").await;
+    idle.write_all(GET.as_bytes()).await.unwrap();
+    read_until(&mut idle, "ok").await;
+    // The third waits in the backlog until the idle one has been idle long enough to be asked to go.
+    let mut third = within(server.connect(b"http/1.1")).await;
+    assert_eq!(read_all(&mut idle).await, "");
+    third.write_all(GET.as_bytes()).await.unwrap();
+    read_until(&mut third, "ok").await;
+    server.shared.release.notify_one();
+    read_until(&mut busy, "released").await;
+}
+
+#[tokio::test]
+async fn a_client_hello_byte_by_byte_is_read() {
+    let server = Server::start(limits()).await;
+    let (mut near, far) = tokio::io::duplex(16 * 1024);
+    let trickle = tokio::spawn(async move {
+        let stream = TcpStream::connect(server.tls).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let (mut reader, mut writer) = stream.into_split();
+        let (mut from_client, mut to_client) = tokio::io::split(far);
+        tokio::spawn(async move { tokio::io::copy(&mut reader, &mut to_client).await });
+        let mut byte = [0];
+        while let Ok(1) = from_client.read(&mut byte).await {
+            if writer.write_all(&byte).await.is_err() {
+                break;
+            }
+        }
+        drop(server);
+    });
+    let connector = tokio_rustls::TlsConnector::from(client_config(b"http/1.1"));
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    {
+        let mut stream = within(connector.connect(name, &mut near)).await.unwrap();
+        stream.write_all(GET.as_bytes()).await.unwrap();
+        read_until(&mut stream, "ok").await;
+    }
+    drop(near);
+    within(trickle).await.unwrap();
+}

@@ -1,0 +1,7 @@
+//! The server on real sockets, with a handler that tells what it was given.
+
+mod drain;
+mod http1;
+mod http2;
+mod limits;
+mod support;
