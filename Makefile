@@ -18,13 +18,13 @@ lint:
 	$(CARGO) clippy --all-targets -- -D warnings
 
 docs:
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items
 
 unit:
 	$(CARGO) test
 
 deploy: unit
-	tests/deploy/check.sh
+	tests/deploy/check.py
 
 e2e: unit
 	cd tests/e2e && npm test

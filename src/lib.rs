@@ -1,4 +1,69 @@
-//! Portcullis: an OpenID Connect enforcing reverse proxy.
+//! Portcullis: an OpenID Connect enforcing reverse proxy in one binary.
+//!
+//! It sits in front of one or more web applications, terminates TLS, sends browsers without a session to the
+//! identity provider, turns the claims of the ID token into tags, checks the tags of every request against
+//! rules on URI and method, and forwards what is allowed. This page is the map of the code; how to use the
+//! program is in `README.md` and `docs/`.
+//!
+//! # The house
+//!
+//! Imports go one way, and boxes on one line do not know each other. A test reads the `use crate::` lines and
+//! holds them to this:
+//!
+//! ```text
+//! main                                      the verbs and their exit codes
+//! run, trial, check, explain                assemble boxes for one verb each
+//! cli  config                               what was asked for; what is valid
+//! server                                    listeners, workers, TLS handshakes, the strict front, draining
+//! gate                                      one request: record, decision, answer
+//! oidc  session  policy  proxy  tls  telemetry
+//! web                                       bodies, our own answers, the client for the provider
+//! secret  clock  tag  path  watch           leaves
+//! devidp                                    only for `try` and `dev-idp`
+//! ```
+//!
+//! One edge between siblings is wanted: `proxy` takes a [`policy::Permit`], which only [`policy`] makes, so
+//! that forwarding can't be called without a decision. Each box owns a `Config` that is valid by its type;
+//! [`config`] reads the file and fills them in. No box sees the whole, and [`run`] is the one place that does.
+//!
+//! # A request
+//!
+//! ```text
+//! server::accept     permit -> TCP -> TLS -> the strict front -> hyper
+//! gate::handle       opens the record, calls admit, hands the record to the body of the answer
+//! gate::host         Host and SNI -> service                      else 421
+//! path               NormalPath::parse(target)                    else 400
+//! gate::endpoints    one of ours? answer and stop
+//! policy             find(method, path) -> rule
+//! gate::callers      cookie -> session, tags, headers (opened once per cookie and worker)
+//! policy             decide(rule, caller) -> Allow(Permit) | Observe | Login | StepUp | Deny
+//! proxy              forward(request, Permit, path): strip -> stamp -> send -> clean
+//! gate::reject       any refusal -> one response
+//! ```
+//!
+//! The [`path::NormalPath`] that was judged is the only thing that can be forwarded and the only thing that a
+//! login returns to.
+//!
+//! # Threads
+//!
+//! A worker is a thread with its own runtime: a connection never leaves the worker that accepted it, request
+//! futures need not be `Send`, and each worker has its own opened sessions and its own connections to the
+//! application. The main thread is the control runtime: signals, discovery and key fetches, file watching and
+//! the admin listener. A worker that needs the provider asks the control runtime and waits.
+//!
+//! # Why the defaults are what they are
+//!
+//! - *Nothing is forwarded without a rule.* A missing rule is a refusal, and an empty list is nobody.
+//! - *Ambiguous targets are refused, not repaired.* A proxy that repairs a path has to guess what the
+//!   application would make of it.
+//! - *The session lives in the browser.* Sealed, bound to service, host, issuer and client; a restart logs
+//!   nobody out, and there is no store to run. Its price is that revocation needs memory: it comes with a store.
+//! - *The login transaction lives in the browser too*, so that anonymous clients can fill nothing.
+//! - *The provider may be down.* Discovery runs in the background, never delays the listener, and a bad answer
+//!   never replaces a good one. Sessions need no provider.
+//! - *Files are looked at twice a second* rather than watched by the kernel's notifications: the swapped
+//!   symbolic links of Kubernetes volumes end such watches silently, and a look at a handful of files is cheap.
+//! - *Our own pages say little.* What was wrong with a token is for the log; the page has the id to find it by.
 #![forbid(unsafe_code)]
 
 pub mod check;

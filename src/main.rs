@@ -111,7 +111,7 @@ fn load(arguments: &ConfigArgs) -> Result<Config, u8> {
         None => config::Source::BuiltIn,
     };
     config::load(&source, &Environment::of_process()).map_err(|mistakes| {
-        let _ = write!(std::io::stderr().lock(), "{mistakes}");
+        let _ = writeln!(std::io::stderr().lock(), "{mistakes}");
         USAGE
     })
 }

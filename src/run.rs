@@ -3,6 +3,7 @@
 //! This is the one place that sees all boxes. The main thread becomes the control runtime: signals, discovery,
 //! file watching and the admin listener live there, and never on a worker.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -188,6 +189,8 @@ pub fn run(config: &Config, format: telemetry::Format) -> Result<(), StartError>
     let options = Options { log, explain_denials: false };
     let result = control.block_on(async {
         let stop = stop_signal()?;
+        raise_file_limit();
+        outlive_hangups(&options.log)?;
         Proxy::assemble(config, &options)?.serve(stop).await
     });
     writer.finish();
@@ -206,6 +209,32 @@ pub fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
             _ = interrupt.recv() => {}
         }
     })
+}
+
+/// Lets the process have as many files open as the system allows it: every connection is one or two.
+pub fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    let limit = getrlimit(Resource::Nofile);
+    // What can't be raised stays; the server then takes as many connections as fit.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+/// Certificates, keys and secrets are read again by themselves. A SIGHUP, which would end the process by
+/// default, is answered in the log.
+fn outlive_hangups(log: &Log) -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let (mut hangup, log) = (signal(SignalKind::hangup())?, log.clone());
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            log.event(Event::new("hangup", Level::Warning).message(
+                "SIGHUP does not reload the configuration in this version; restart instead. Certificates, keys \
+                 and secrets in files are read again when they change",
+            ));
+        }
+    });
+    Ok(())
 }
 
 /// The form of the log, from the configuration.
@@ -449,6 +478,7 @@ fn provider_events(log: &Log, metrics: &Metrics, service: &Arc<str>) -> crate::o
     use crate::oidc::Event as Happened;
 
     let (log, metrics, service) = (log.clone(), metrics.clone(), service.clone());
+    let had_keys = AtomicBool::new(false);
     Arc::new(move |happened| {
         let event = match happened {
             Happened::Discovered => {
@@ -458,8 +488,16 @@ fn provider_events(log: &Log, metrics: &Metrics, service: &Arc<str>) -> crate::o
                 let level = if keeps_old { Level::Warning } else { Level::Error };
                 Event::new("discovery-failed", level).blame("provider").message(reason)
             }
-            Happened::KeysChanged { usable } => Event::new("key-rotation", Level::Info)
-                .message(format!("the identity provider has other keys; {usable} can be used")),
+            Happened::KeysChanged { usable } => {
+                let first = !had_keys.swap(true, Ordering::Relaxed);
+                let name = if first { "keys" } else { "key-rotation" };
+                let text = if first {
+                    "the keys of the identity provider"
+                } else {
+                    "the identity provider changed its keys"
+                };
+                Event::new(name, Level::Info).message(format!("{text}; {usable} can be used"))
+            }
             Happened::KeysFailed { reason } => {
                 Event::new("keys-failed", Level::Warning).blame("provider").message(reason)
             }

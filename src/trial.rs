@@ -18,7 +18,7 @@ use crate::devidp::{
 };
 use crate::path::NormalPath;
 use crate::policy::{Caller, Decision};
-use crate::run::{Options, Proxy, StartError, install_cryptography, stop_signal};
+use crate::run::{Options, Proxy, StartError, install_cryptography, raise_file_limit, stop_signal};
 use crate::secret::Secret;
 use crate::tag::TagSet;
 use crate::telemetry::{Format, Log};
@@ -59,6 +59,7 @@ pub fn try_it(arguments: &TryArgs) -> Result<(), TrialError> {
 }
 
 async fn trial(arguments: &TryArgs, log: Log) -> Result<(), TrialError> {
+    raise_file_limit();
     let stop = stop_signal()?;
     let port = proxy_port(arguments.port)?;
     let provider = loopback(0)?;

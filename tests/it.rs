@@ -1,1 +1,32 @@
-//! Integration tests, on real sockets.
+//! Integration tests: the finished binary on real sockets, between a browser that is scripted, an identity
+//! provider that misbehaves on demand, and an application that writes down every byte that it gets.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a test that meets something unexpected has failed, and says where"
+)]
+
+mod support;
+
+/// The tests, by topic.
+mod it {
+    mod admin;
+    mod architecture;
+    mod config_errors;
+    mod forwarding;
+    mod hosts;
+    mod login;
+    mod original;
+    mod outcomes;
+    mod paths;
+    mod rp_answers;
+    mod rp_basic;
+    mod rp_config;
+    mod rp_tokens;
+    mod session;
+    mod shutdown;
+}

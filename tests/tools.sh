@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need and the machine lacks: Debian packages, npm packages (pinned by
-# tests/e2e/package-lock.json) and Python packages (pinned in tests/requirements.txt, in .tools/venv).
+# tests/e2e/package-lock.json). tests/deploy/check.py installs its own pinned Python packages in .tools/deploy.
 # Run again it does nothing. What can't be installed is said loudly and fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -27,13 +27,6 @@ fi
 
 mkdir -p .tools
 stamp() { sha256sum "$@" | sha256sum | cut -d' ' -f1; }
-
-want=$(stamp tests/requirements.txt)
-if [ "$(cat .tools/venv.stamp 2>/dev/null)" != "$want" ]; then
-  python3 -m venv .tools/venv
-  .tools/venv/bin/pip install -q --disable-pip-version-check -r tests/requirements.txt || fail "pip install failed"
-  echo "$want" > .tools/venv.stamp
-fi
 
 want=$(stamp tests/e2e/package-lock.json)
 if [ "$(cat .tools/npm.stamp 2>/dev/null)" != "$want" ] || [ ! -d tests/e2e/node_modules ]; then

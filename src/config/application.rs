@@ -9,6 +9,8 @@ use super::host::Host;
 use super::problem::Problem;
 use super::raw_service::Service as Raw;
 use super::resolve::Resolver;
+use crate::path::{self, NormalPath};
+use crate::policy::{self, Policy};
 use crate::proxy::{self, Mapping, Upstream};
 use crate::secret::Source;
 use crate::server::Limits;
@@ -159,6 +161,28 @@ impl Resolver<'_> {
         let Some(text) = &raw.redirect_url_on_authorization_failure else { return Some(None) };
         let path = format!("{at}.redirectURLOnAuthorizationFailure");
         self.url(&path, text, "https://www.example.com/denied").map(Some)
+    }
+}
+
+impl Resolver<'_> {
+    /// A redirect of those who are not allowed to a page where they may not be allowed either.
+    pub fn circular_redirect(
+        &mut self,
+        at: &str,
+        url: &Url,
+        hosts: &[Host],
+        policy: &Policy,
+        options: &path::Options,
+    ) {
+        let own = url.host_str().is_some_and(|own| hosts.iter().any(|host| host.matches(own)));
+        let public = || {
+            let path = NormalPath::parse(url.path(), options).ok()?;
+            policy.find(&http::Method::GET, &path).ok()?.map(policy::Rule::is_public)
+        };
+        if own && public() != Some(true) {
+            let path = format!("{at}.redirectURLOnAuthorizationFailure");
+            self.warn(&path, "leads to this service itself, to a path that is not public: whoever is not allowed there either goes in circles; make it public");
+        }
     }
 }
 

@@ -51,6 +51,7 @@ pub(super) fn parse(file: &Arc<str>, order: usize, text: &str, mistakes: &mut Ve
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut builder = Builder {
         parser: Parser::new_from_str(text),
+        text,
         file,
         order,
         anchors: HashMap::new(),
@@ -78,6 +79,7 @@ struct Anchored {
 
 struct Builder<'t, 'm> {
     parser: Parser<'t, StrInput<'t>>,
+    text: &'t str,
     file: &'m Arc<str>,
     order: usize,
     anchors: HashMap<usize, Anchored>,
@@ -233,11 +235,21 @@ impl<'t> Builder<'t, '_> {
         match self.parser.next_event() {
             Some(Ok(next)) => Ok(next),
             Some(Err(error)) => {
-                let what = error.info().to_owned();
-                Err(self.fatal(*error.marker(), "", Problem::Syntax(what)))
+                let problem = if self.is_variable(error.marker().index()) {
+                    Problem::UnquotedVariable
+                } else {
+                    Problem::Syntax(error.info().to_owned())
+                };
+                Err(self.fatal(*error.marker(), "", problem))
             }
             None => Ok((Event::StreamEnd, Span::default())),
         }
+    }
+
+    /// Whether the character at `index` is the brace of `${`, which begins a mapping inside flow collections.
+    fn is_variable(&self, index: usize) -> bool {
+        let mut around = self.text.chars().skip(index.saturating_sub(1));
+        around.next() == Some('$') && around.next() == Some('{')
     }
 
     fn count(&mut self, more: usize, at: Marker) -> Result<(), Fatal> {

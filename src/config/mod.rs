@@ -7,6 +7,8 @@
 //! a later one doesn't report again.
 
 mod application;
+mod certificate;
+mod cookies;
 mod document;
 mod env;
 mod error;
@@ -14,6 +16,7 @@ mod files;
 mod host;
 mod later;
 mod listeners;
+mod origins;
 mod problem;
 mod provider;
 mod raw;
@@ -24,6 +27,7 @@ mod rules;
 mod schema;
 mod service;
 mod shape;
+mod typed;
 mod unit;
 
 #[cfg(test)]
@@ -166,18 +170,7 @@ pub enum AdminListen {
     Unix(PathBuf),
 }
 
-/// Paths that Portcullis answers itself besides the callback's, on every service that has a login.
-pub const RESERVED_PATHS: [&str; 6] = [
-    "/aporeto/oidc/login",
-    "/aporeto/oidc/logout",
-    "/aporeto/oidc/session",
-    "/aporeto/oidc/backchannel-logout",
-    "/aporeto/oidc/frontchannel-logout",
-    "/aporeto/oidc/jwks",
-];
-
-/// The path of the callback unless the callback URL has another.
-pub const CALLBACK_PATH: &str = "/aporeto/oidc/callback";
+pub use crate::gate::{CALLBACK_PATH, RESERVED_PATHS};
 
 impl Config {
     /// The effective configuration for the operator: every default filled in, secrets redacted.

@@ -60,6 +60,8 @@ pub enum Problem {
     UnclosedVariable,
     #[error("a default can't contain another variable; give that variable a default of its own")]
     NestedVariable,
+    #[error("a variable inside [..] or {{..}} must be quoted; write \"${{NAME}}\"")]
+    UnquotedVariable,
     #[error("variables are expanded in values, not in keys; write the key out")]
     VariableInKey,
 
@@ -131,11 +133,15 @@ pub enum Problem {
     #[error("has no effect {condition}; remove it, or {advice}")]
     NoEffect { condition: &'static str, advice: &'static str },
     #[error(
-        "TLSType None serves plain HTTP and needs trustedProxies; name the addresses of the proxy that does TLS, or choose another TLSType"
+        "External needs TLSCertificate and TLSCertificateKey, or TLSCertificateFile and TLSCertificateKeyFile; add them"
+    )]
+    ExternalWithoutPair,
+    #[error(
+        "None serves plain HTTP and needs trustedProxies; name the addresses of the proxy that does TLS, or choose another TLSType"
     )]
     PlainWithoutProxies,
     #[error(
-        "authorizationType None is possible only if every endpoint is public, and the one at {endpoint} is not; use OIDC, or make it public"
+        "None is possible only if every endpoint is public, and the one at {endpoint} is not; use OIDC, or make it public"
     )]
     NotAllPublic { endpoint: Place },
     #[error(

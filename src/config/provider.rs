@@ -41,7 +41,9 @@ pub(super) fn keys_of_login() -> impl Iterator<Item = &'static str> {
         .and_then(|top| top.get("services")?.get("items")?.as_object())
         .and_then(schema::properties);
     let keys = service.into_iter().flat_map(|keys| keys.keys()).map(String::as_str);
-    keys.filter(|key| key.starts_with("OIDC") || *key == "claimsToHTTPHeaderMappings")
+    keys.filter(|key| {
+        key.starts_with("OIDC") && *key != "OIDCCallbackURL" || *key == "claimsToHTTPHeaderMappings"
+    })
 }
 
 impl Resolver<'_> {
@@ -55,7 +57,7 @@ impl Resolver<'_> {
     ) -> Option<oidc::Config> {
         let issuer = self.issuer(at, raw);
         if raw.oidc_client_id.is_none() {
-            self.missing(&format!("{at}.OIDCClientID"), "the client id that the identity provider gave");
+            self.needed_for_login(at, "OIDCClientID", "the client id that the identity provider gave");
         }
         let client_secret = self.client_secret(at, raw);
         let scopes = self.scopes(at, raw);
@@ -90,16 +92,17 @@ impl Resolver<'_> {
         })
     }
 
-    /// The callback URL, its path filled in. It is an error of the service to have none.
+    /// The callback URL, its path filled in. A service without a login may have one too: then it only tells where
+    /// users see the application.
     pub fn callback(&mut self, at: &str, raw: &Raw) -> Option<Callback> {
         let path = format!("{at}.OIDCCallbackURL");
-        let decides = !self.origins.is_pruned(&format!("{at}.authorizationType"));
-        if raw.authorization_type != AuthorizationType::Oidc {
-            return None;
-        }
         let Some(text) = &raw.oidc_callback_url else {
-            if decides {
-                self.missing(&path, "the https URL at which users see the application");
+            if raw.authorization_type == AuthorizationType::Oidc {
+                self.needed_for_login(
+                    at,
+                    "OIDCCallbackURL",
+                    "the https URL at which users see the application",
+                );
             }
             return None;
         };
@@ -125,6 +128,13 @@ impl Resolver<'_> {
                 self.mistake(&path, Problem::BadHost { shown, error });
                 None
             }
+        }
+    }
+
+    /// Reports a key that is missing, unless it is unknown whether there is a login at all.
+    fn needed_for_login(&mut self, at: &str, key: &str, what: &str) {
+        if !self.origins.is_pruned(&format!("{at}.authorizationType")) {
+            self.missing(&format!("{at}.{key}"), what);
         }
     }
 
@@ -163,7 +173,7 @@ impl Resolver<'_> {
     fn issuer(&mut self, at: &str, raw: &Raw) -> Option<String> {
         let path = format!("{at}.OIDCProviderURL");
         let Some(text) = &raw.oidc_provider_url else {
-            self.missing(&path, "the issuer of the identity provider");
+            self.needed_for_login(at, "OIDCProviderURL", "the issuer of the identity provider");
             return None;
         };
         let url = self.url(&path, text, "https://login.example.com/realm")?;
@@ -200,7 +210,7 @@ impl Resolver<'_> {
     /// Portcullis is a confidential client: there must be a secret.
     fn client_secret(&mut self, at: &str, raw: &Raw) -> Option<Source> {
         let (inline, file) = ("OIDCClientSecret", "OIDCClientSecretFile");
-        let (path, file_path) = (format!("{at}.{inline}"), format!("{at}.{file}"));
+        let file_path = format!("{at}.{file}");
         match (&raw.oidc_client_secret, &raw.oidc_client_secret_file) {
             (Some(_), Some(_)) => {
                 self.mistake(&file_path, Problem::Exclusive { this: file, other: inline });
@@ -210,8 +220,9 @@ impl Resolver<'_> {
             (None, Some(named)) => self.file(&file_path, named, false).map(Source::File),
             (None, None) => {
                 if !self.origins.is_pruned(&file_path) {
-                    self.missing(
-                        &path,
+                    self.needed_for_login(
+                        at,
+                        inline,
                         "the client secret that the identity provider gave, or OIDCClientSecretFile",
                     );
                 }

@@ -145,7 +145,7 @@ pub struct Limits {
     #[schemars(range(min = 1, max = 1000))]
     pub header_fields: u32,
     /// Path and query of a request. Then 414.
-    #[schemars(extend("x-minimum" = "64B", "x-maximum" = "64KiB"))]
+    #[schemars(extend("x-minimum" = "64B", "x-maximum" = "60KiB"))]
     pub target_bytes: Size,
     /// Concurrent requests on one HTTP/2 connection.
     #[schemars(range(min = 1, max = 10_000))]

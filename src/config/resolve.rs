@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::env::Environment;
 use super::error::{Mistake, Place, Shown, Warning};
+use super::origins::{Origin, Origins};
 use super::problem::Problem;
 use super::raw;
-use super::shape::{Origin, Origins};
 use super::{Admin, AdminListen, Config};
 use crate::secret::{self, Secret, Source};
 use crate::{server, session};
@@ -60,7 +60,15 @@ impl<'a> Resolver<'a> {
         if !self.mistakes.is_empty() || services.len() != file.services.len() {
             return (None, self.mistakes);
         }
-        let own_cookies = super::service::name_cookies(&mut services, &file.session.cookie_name);
+        let own_cookies = match super::cookies::name_cookies(&mut services, &file.session.cookie_name) {
+            Ok(names) => names,
+            Err((index, error)) => {
+                let path = format!("services[{index}].name");
+                let shown = self.shown(&path);
+                self.mistake(&path, Problem::CookieName { shown, error });
+                return (None, self.mistakes);
+            }
+        };
         file.state_directory = state_directory.as_ref().map(|path| path.display().to_string());
         let effective = effective(&file, &services);
         let config = Config {
@@ -298,13 +306,6 @@ fn effective(file: &raw::File, services: &[super::Service]) -> serde_json::Value
         }
     }
     let mut value = serde_json::to_value(&file).unwrap_or_default();
-    if let Some(sections) = value.get_mut("services").and_then(serde_json::Value::as_array_mut) {
-        for (section, service) in sections.iter_mut().zip(services) {
-            if let Some(section) = section.as_object_mut() {
-                section.insert("sessionCookie".to_owned(), service.session.cookie_name.as_str().into());
-            }
-        }
-    }
     without_nulls(&mut value);
     value
 }

@@ -182,7 +182,8 @@ impl Resolver<'_> {
                 "no service selects this spec, so it has no effect; look at exposedAPIs and associatedTags",
             );
             let (mode, cors_preflight) = (policy::Mode::Enforce, policy::CorsPreflight::Enforce);
-            let path = path::Options::default();
+            // Not stricter than any service that might select it.
+            let path = path::Options { merge_slashes: false, encoded_slashes: path::EncodedSlashes::Keep };
             let config = policy::Config { endpoints: Vec::new(), path, mode, cors_preflight };
             let mut rules = Rules { config, sources: Vec::new() };
             rules.add(index, spec);

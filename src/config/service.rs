@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -16,7 +15,8 @@ use super::provider::Callback;
 use super::raw_service::{AuthorizationType, CorsPreflight, EncodedSlashes, Mode, Service as Raw, TlsType};
 use super::resolve::{Resolver, Shared};
 use super::{Authorization, CALLBACK_PATH, Service};
-use crate::{path, policy, session, tls};
+use crate::session::CookieName;
+use crate::{path, policy, session};
 
 /// Most characters of a service's name: it is part of cookie names and of every record.
 const MAX_NAME: usize = 64;
@@ -65,6 +65,9 @@ impl Resolver<'_> {
         let rules = self.rules(index, raw, shared.specs, used, &callback_path);
         let policy = self.compile(index, raw, shared.specs, &rules);
         self.relaxations(&at, raw);
+        if let (Some(Some(url)), Some(policy)) = (&redirect_on_failure, &policy) {
+            self.circular_redirect(&at, url, &hosts, policy, &rules.config.path);
+        }
         let authorization = self.authorization(&at, raw, callback.as_ref(), policy.as_deref(), &mappings);
         let (canonical_host, base_url) = canonical(raw, callback.as_ref(), &hosts)?;
         Some(Service {
@@ -89,12 +92,12 @@ impl Resolver<'_> {
             allowed_origins,
             hsts: raw.hsts.map(|age| age.0),
             session: session::Config {
-                cookie_name: session::CookieName::parse(&shared.session.cookie_name).ok()?,
+                cookie_name: CookieName::parse(&shared.session.cookie_name).ok()?,
                 idle_timeout: shared.session.idle_timeout.0,
                 max_lifetime: shared.session.max_lifetime.0,
                 bound_to_token: shared.session.bound_to_token,
             },
-            login_cookie: session::CookieName::parse(session::CookieName::LOGIN).ok()?,
+            login_cookie: CookieName::parse(CookieName::LOGIN).ok()?,
         })
     }
 
@@ -122,19 +125,20 @@ impl Resolver<'_> {
     fn hosts(&mut self, at: &str, raw: &Raw, callback: Option<&Callback>) -> Vec<Host> {
         let path = format!("{at}.hosts");
         let mut hosts = Vec::new();
+        let mut whole = !self.origins.is_incomplete(&path);
         for (i, text) in raw.hosts.iter().enumerate() {
             let path = format!("{path}[{i}]");
             match Host::parse(text) {
                 Ok(host) if hosts.contains(&host) => {}
                 Ok(host) => hosts.push(host),
                 Err(error) => {
+                    whole = false;
                     let shown = self.shown(&path);
                     self.mistake(&path, Problem::BadHost { shown, error });
-                    return Vec::new();
                 }
             }
         }
-        if self.origins.is_incomplete(&path) {
+        if !whole {
             return hosts;
         }
         match callback {
@@ -148,66 +152,6 @@ impl Resolver<'_> {
             _ => {}
         }
         hosts
-    }
-
-    /// `Some(None)`: plain, behind a proxy.
-    fn certificate(
-        &mut self,
-        at: &str,
-        raw: &Raw,
-        hosts: &[Host],
-        state_directory: Option<&Path>,
-    ) -> Option<Option<tls::Certificate>> {
-        if self.origins.is_pruned(&format!("{at}.TLSType")) {
-            return None;
-        }
-        let secret = raw.tls_certificate_key.as_ref().map(|key| key.0.expose().as_str());
-        let certificate = ("TLSCertificate", raw.tls_certificate.as_deref());
-        let certificate_file = ("TLSCertificateFile", raw.tls_certificate_file.as_deref());
-        let key = ("TLSCertificateKey", secret);
-        let key_file = ("TLSCertificateKeyFile", raw.tls_certificate_key_file.as_deref());
-        if raw.tls_type != TlsType::External {
-            for (key, value) in [certificate, certificate_file, key, key_file] {
-                if value.is_some() {
-                    let condition = "unless TLSType is External";
-                    let problem = Problem::NoEffect { condition, advice: "set TLSType: External" };
-                    self.mistake(&format!("{at}.{key}"), problem);
-                }
-            }
-        }
-        match raw.tls_type {
-            TlsType::External => {
-                let given = |(_, value): (&str, Option<&str>)| value.is_some();
-                for (pair, what) in [
-                    ([certificate, certificate_file], "the certificate chain, for TLSType External"),
-                    ([key, key_file], "the private key, for TLSType External"),
-                ] {
-                    let [(inline, _), (file, _)] = pair;
-                    if !pair.into_iter().any(given) && !self.origins.is_pruned(&format!("{at}.{file}")) {
-                        self.missing(&format!("{at}.{inline}"), what);
-                    }
-                }
-                let certificate = self.pem(at, certificate, certificate_file);
-                let key = self.pem(at, key, key_file);
-                Some(Some(tls::Certificate::External { certificate: certificate?, key: key? }))
-            }
-            TlsType::Aporeto => {
-                let directory = state_directory.map(|state| state.join("certs"));
-                if directory.is_none() {
-                    self.warn(&format!("{at}.TLSType"), "the own CA lives in memory, because stateDirectory is not set: browsers see a new CA after every restart; set stateDirectory");
-                }
-                let hosts = hosts.iter().map(|host| host.name().to_owned()).collect();
-                Some(Some(tls::Certificate::Own { directory, hosts }))
-            }
-            TlsType::None => {
-                let path = format!("{at}.trustedProxies");
-                let reported = self.origins.is_pruned(&path) || self.origins.is_incomplete(&path);
-                if raw.trusted_proxies.is_empty() && !reported {
-                    self.mistake(&format!("{at}.TLSType"), Problem::PlainWithoutProxies);
-                }
-                Some(None)
-            }
-        }
     }
 
     fn listen_address(&mut self, at: &str, raw: &Raw) -> Option<Option<IpAddr>> {
@@ -330,38 +274,6 @@ pub(super) fn policy_modes(raw: &Raw) -> (policy::Mode, policy::CorsPreflight) {
     (mode, preflight)
 }
 
-/// Names the cookies of every service, and returns all names. Cookies know no ports: services that share a host
-/// get names of their own.
-pub(super) fn name_cookies(services: &mut [Service], base: &str) -> Vec<session::CookieName> {
-    let hosts: Vec<Vec<Host>> = services.iter().map(|service| service.hosts.clone()).collect();
-    let mut names = Vec::new();
-    for (i, service) in services.iter_mut().enumerate() {
-        let shares = |(j, others): (usize, &Vec<Host>)| {
-            i != j && others.iter().any(|host| service.hosts.contains(host))
-        };
-        if hosts.iter().enumerate().any(shares) {
-            // The service's name was found to be one that fits.
-            if let Ok(name) = session::CookieName::for_service(base, &service.name) {
-                service.session.cookie_name = name;
-            }
-            if let Ok(name) = session::CookieName::for_service(session::CookieName::LOGIN, &service.name) {
-                service.login_cookie = name;
-            }
-        }
-        for name in [&service.session.cookie_name, &service.login_cookie] {
-            if !names.contains(name) {
-                names.push(name.clone());
-            }
-        }
-        service.upstream.own_cookies = Vec::new();
-    }
-    let texts: Vec<String> = names.iter().map(|name| name.as_str().to_owned()).collect();
-    for service in services {
-        service.upstream.own_cookies.clone_from(&texts);
-    }
-    names
-}
-
 impl Resolver<'_> {
     /// Who users are, once everything that bears on it is known.
     fn authorization(
@@ -372,11 +284,11 @@ impl Resolver<'_> {
         policy: Option<&policy::Policy>,
         mappings: &[crate::proxy::Mapping],
     ) -> Option<Authorization> {
-        if self.origins.is_pruned(&format!("{at}.authorizationType")) {
-            return None;
-        }
         match raw.authorization_type {
-            AuthorizationType::None => self.no_login(at, raw).then_some(Authorization::None),
+            AuthorizationType::None => {
+                self.without_login(at);
+                Some(Authorization::None)
+            }
             AuthorizationType::Oidc => {
                 let mut needed = policy.map(|policy| policy.needed_claims().clone()).unwrap_or_default();
                 needed.extend(mappings.iter().map(|mapping| mapping.claim.clone()));
@@ -386,18 +298,13 @@ impl Resolver<'_> {
         }
     }
 
-    /// Without a login, keys about one would be accepted and ignored.
-    fn no_login(&mut self, at: &str, raw: &Raw) -> bool {
-        let condition = "with authorizationType None";
-        let mut fine = true;
-        for key in super::provider::keys_of_login() {
-            let path = format!("{at}.{key}");
-            if self.origins.get(&path).is_some() {
-                fine = false;
-                self.mistake(&path, Problem::NoEffect { condition, advice: "set authorizationType: OIDC" });
-            }
+    /// Keys that mean something only with a login. They protect nothing that isn't public anyway.
+    fn without_login(&mut self, at: &str) {
+        let given = |key: &&str| self.origins.get(&format!("{at}.{key}")).is_some();
+        let idle: Vec<&str> = super::provider::keys_of_login().filter(given).collect();
+        if !idle.is_empty() {
+            let text = format!("None: there is no login, so these keys have no effect: {}", idle.join(", "));
+            self.warn(&format!("{at}.authorizationType"), &text);
         }
-        debug_assert!(raw.authorization_type == AuthorizationType::None);
-        fine
     }
 }

@@ -1,80 +1,18 @@
 //! The shape of the file against the schema: expands and types every scalar, and finds every unknown, missing or
 //! mistyped key at once. What is wrong is left out of the result, so that the rest can still be judged.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use serde_json::{Map, Value as Json};
 use serde_yaml::{Mapping, Value};
 
 use super::document::{Content, Entry, Node, Scalar, join};
-use super::env::{Environment, Expanded, expand, has_variable};
-use super::error::{Mistake, Place, Shown, is_near, nearest};
-use super::later;
+use super::env::{Environment, expand, has_variable};
+use super::error::{Mistake, Place, is_near, nearest};
+use super::origins::{Origin, Origins};
 use super::problem::Problem;
-use super::{schema, unit};
-
-/// Where each value of the result comes from, by its path in the result.
-#[derive(Debug, Default)]
-pub(super) struct Origins {
-    known: HashMap<String, Origin>,
-    /// Paths that are absent from the result because of a mistake that has been reported.
-    pruned: HashSet<String>,
-    /// Lists that lack a member for that reason.
-    incomplete: HashSet<String>,
-}
-
-/// Where a value comes from.
-#[derive(Clone, Debug)]
-pub(super) struct Origin {
-    pub place: Place,
-    /// The path as the operator's file has it.
-    pub key: String,
-    /// The value, if it is a scalar, as a message may quote it.
-    pub shown: Option<Shown>,
-    /// Whether a part of it came by a variable, and must stay out of messages.
-    pub by_variable: bool,
-}
-
-impl Origins {
-    /// The origin of a value that the file has.
-    pub fn get(&self, path: &str) -> Option<&Origin> {
-        self.known.get(path)
-    }
-
-    /// The origin of a value, or of the nearest thing around it, with the path of that.
-    pub fn around<'p>(&self, path: &'p str) -> Option<(&Origin, &'p str)> {
-        let mut outer = path;
-        loop {
-            if let Some(origin) = self.known.get(outer) {
-                return Some((origin, outer));
-            }
-            let end = outer.rfind(['.', '[']).unwrap_or_default();
-            outer = outer.get(..end).filter(|_| !outer.is_empty())?;
-        }
-    }
-
-    /// Whether something is known to be wrong with this value, or with what it is part of.
-    pub fn is_pruned(&self, path: &str) -> bool {
-        let mut outer = Some(path);
-        while let Some(path) = outer {
-            if self.pruned.contains(path) {
-                return true;
-            }
-            outer = path.rfind(['.', '[']).and_then(|end| path.get(..end));
-        }
-        false
-    }
-
-    /// Whether this list lacks a member, about which something has been reported.
-    pub fn is_incomplete(&self, path: &str) -> bool {
-        self.incomplete.contains(path)
-    }
-
-    /// Whether any list whose path fits lacks a member.
-    pub fn any_incomplete(&self, fits: impl Fn(&str) -> bool) -> bool {
-        self.incomplete.iter().chain(&self.pruned).any(|path| fits(path))
-    }
-}
+use super::typed::{expected, shown, typed};
+use super::{later, schema};
 
 /// Where the walk is: in the result, and in the operator's file.
 #[derive(Clone)]
@@ -367,128 +305,6 @@ fn first_sentence(description: &str) -> &str {
     sentence.split_once(": ").map_or(sentence, |(first, _)| first).trim_end_matches('.')
 }
 
-/// A scalar as a message may quote it.
-fn shown(scalar: &Scalar, schema: &Map<String, Json>) -> Shown {
-    if schema.contains_key("writeOnly") { Shown::secret() } else { Shown::new(&scalar.text) }
-}
-
-/// An expanded scalar as what the schema asks for.
-fn typed(
-    scalar: &Scalar,
-    expanded: &Expanded,
-    schema: &Map<String, Json>,
-    shown: &Shown,
-    path: &str,
-) -> Result<Value, Problem> {
-    let text = expanded.text.as_str();
-    if scalar.plain && !expanded.by_variable && is_null(text) {
-        return Err(Problem::NoValue);
-    }
-    let kinds: Vec<&str> = schema::types(schema).collect();
-    // What came by a variable is typed by its text even inside quotes, which flow lists need.
-    let untyped = scalar.plain || expanded.by_variable;
-    if kinds.contains(&"integer") && untyped && is_number(text) {
-        let number = in_range(text, schema, shown)?;
-        return Ok(if kinds.contains(&"string") { format!("{number}s").into() } else { number.into() });
-    }
-    if kinds.contains(&"boolean") && untyped {
-        match text {
-            "true" | "True" | "TRUE" => return Ok(true.into()),
-            "false" | "False" | "FALSE" => return Ok(false.into()),
-            _ => {}
-        }
-    }
-    if kinds.contains(&"string") {
-        return string(text, expanded.by_variable, schema, shown, path).map(Value::from);
-    }
-    let is_inner_list = path.ends_with(']') && kinds.contains(&"array");
-    Err(Problem::WrongValue {
-        shown: shown.clone(),
-        expected: if is_inner_list { "a list of its own (it begins with `- -`)" } else { expected(schema) },
-        unquote: !untyped && (is_number(text) || matches!(text, "true" | "false")),
-    })
-}
-
-fn string(
-    text: &str,
-    by_variable: bool,
-    schema: &Map<String, Json>,
-    shown: &Shown,
-    path: &str,
-) -> Result<String, Problem> {
-    if text.is_empty() {
-        return Err(Problem::Empty { by_variable });
-    }
-    let wrong = || Problem::WrongValue { shown: shown.clone(), expected: expected(schema), unquote: false };
-    let choices = schema::choices(schema);
-    if !choices.is_empty() && !choices.iter().any(|(choice, _)| *choice == text) {
-        if !by_variable && later::is_later_value(path, text) {
-            return Err(Problem::NotSupportedValue { shown: shown.clone() });
-        }
-        let allowed: Vec<String> = choices.iter().map(|(choice, _)| (*choice).to_owned()).collect();
-        let near = nearest(text, allowed.iter().map(String::as_str)).filter(|near| is_near(text, near));
-        let near = near.map(str::to_owned);
-        return Err(Problem::NotOneOf { shown: shown.clone(), allowed, nearest: near });
-    }
-    match schema.get("format").and_then(Json::as_str) {
-        Some("time-span") => {
-            let length = unit::parse_duration(text).ok_or_else(wrong)?;
-            bounded(length, schema, shown, unit::parse_duration)?;
-        }
-        Some("size") => {
-            let size = unit::parse_size(text).ok_or_else(wrong)?;
-            bounded(size, schema, shown, unit::parse_size)?;
-        }
-        Some("pem") => {}
-        _ if text.chars().any(char::is_control) => return Err(Problem::ControlCharacter { by_variable }),
-        _ => {}
-    }
-    Ok(text.to_owned())
-}
-
-fn in_range(digits: &str, schema: &Map<String, Json>, shown: &Shown) -> Result<u64, Problem> {
-    let bound = |keyword| schema.get(keyword).and_then(Json::as_u64);
-    let number = digits.parse::<u64>().ok();
-    let (least, most) = (bound("minimum").unwrap_or(0), bound("maximum").unwrap_or(u32::MAX.into()));
-    match number.filter(|number| (least..=most).contains(number)) {
-        Some(number) => Ok(number),
-        None => Err(Problem::OutOfRange {
-            shown: shown.clone(),
-            least: least.to_string(),
-            most: most.to_string(),
-        }),
-    }
-}
-
-/// Holds a length of time or a size to the bounds of its schema.
-fn bounded<T: PartialOrd>(
-    value: T,
-    schema: &Map<String, Json>,
-    shown: &Shown,
-    read: fn(&str) -> Option<T>,
-) -> Result<(), Problem> {
-    let bound = |keyword| schema.get(keyword).and_then(Json::as_str);
-    let (least, most) = (bound("x-minimum"), bound("x-maximum"));
-    let too_little = least.and_then(read).is_some_and(|least| value < least);
-    let too_much = most.and_then(read).is_some_and(|most| value > most);
-    if too_little || too_much {
-        let (least, most) = (least.unwrap_or("0").to_owned(), most.unwrap_or_default().to_owned());
-        return Err(Problem::OutOfRange { shown: shown.clone(), least, most });
-    }
-    Ok(())
-}
-
-/// Decimal digits without a leading zero, which other readers of YAML take for octal.
-fn is_number(text: &str) -> bool {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    digits && (text == "0" || !text.starts_with('0'))
-}
-
-/// The nulls of the YAML core schema.
-fn is_null(text: &str) -> bool {
-    matches!(text, "" | "~" | "null" | "Null" | "NULL")
-}
-
 fn wrong_type(schema: &Map<String, Json>, node: &Node) -> Problem {
     let found = match node.content {
         Content::Scalar(_) => "a single value",
@@ -496,25 +312,6 @@ fn wrong_type(schema: &Map<String, Json>, node: &Node) -> Problem {
         Content::Map(_) => "a mapping",
     };
     Problem::WrongType { expected: expected(schema), found }
-}
-
-/// What a schema asks for, in words.
-pub(super) fn expected(schema: &Map<String, Json>) -> &'static str {
-    let format = schema.get("format").and_then(Json::as_str);
-    let nested = schema.get("items").and_then(Json::as_object);
-    let nested = nested.is_some_and(|items| schema::types(items).any(|kind| kind == "array"));
-    let kinds: Vec<&str> = schema::types(schema).collect();
-    match (kinds.as_slice(), format) {
-        (["array"], _) if nested => "a list of lists (each entry begins with `- -`)",
-        (["array"], _) => "a list",
-        (["object"], _) => "a mapping of keys to values",
-        (["integer"], _) => "a whole number",
-        (["boolean"], _) => "`true` or `false`",
-        (["string"], Some("time-span")) => "a length of time such as 500ms, 90s, 15m, 12h or 1d",
-        (["string"], Some("size")) => "a size such as 64KiB or 1MiB",
-        (_, Some("time-span")) => "a length of time such as 365d, or a number of seconds",
-        _ => "a single value",
-    }
 }
 
 /// Where else the file may have this key, if there is exactly one place.

@@ -19,7 +19,7 @@ use crate::policy::{Caller, Decision, Denial, Permit, Rule};
 use crate::proxy::{ClientInfo, CookieHeader, Terms};
 use crate::server::{Connection, Violation};
 use crate::session::{Absent, Stripped};
-use crate::telemetry::{Action, DropReason, RuleName};
+use crate::telemetry::{Action, DropReason, Event, Level, RuleName};
 use crate::web::Body;
 
 /// A request as it came, and the connection that it came on.
@@ -89,7 +89,7 @@ impl Worker {
             None => return Err(Refusal::Misdirected("no service of this port has this host")),
         };
         let service = &local.service;
-        entry.is_for(&service.name, &local.counters);
+        entry.is_for(local);
         if let Some(sni) = &connection.sni {
             let named = super::host::normal_host(sni).and_then(|name| listener.hosts.get(&name));
             if !named.is_some_and(|named| Rc::ptr_eq(named, local)) {
@@ -200,6 +200,10 @@ impl Worker {
                 login: self.login_after(arrived, request),
                 absent: absent.to_string(),
             });
+        }
+        if matches!(absent, Absent::IdleTimeout | Absent::MaxLifetime | Absent::TokenExpired) {
+            let event = Event::new("session-expired", Level::Info).service(&service.name).request(entry.id);
+            self.log.event(event.message(absent.to_string()));
         }
         entry.detail = Some(absent.to_string());
         self.begin_login(arrived, party, request, Vec::new(), None, entry).await
@@ -323,7 +327,9 @@ impl Worker {
         let request = request.map(Body::from);
         let forwarder = &arrived.local.forwarder;
         let mut response =
-            forwarder.forward(request, permit, &arrived.target, terms).await.map_err(Refusal::Upstream)?;
+            forwarder.forward(request, permit, &arrived.target, terms).await.map_err(|error| {
+                connection.body_violation().map_or(Refusal::Upstream(error), Refusal::Malformed)
+            })?;
         entry.answered();
         if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
             entry.tunnels(connection.tunnel());

@@ -9,6 +9,8 @@ use std::time::{Instant, SystemTime};
 
 use http::{Method, Response};
 
+use super::LocalService;
+use super::service::Service;
 use crate::server::Tunnel;
 use crate::telemetry::{AccessRecord, Action, DropReason, Log, RequestCounters, RequestId, RuleName};
 use crate::web::Body;
@@ -31,7 +33,7 @@ pub(super) struct Entry {
     /// Address of the client.
     pub(super) client: IpAddr,
     /// The service that it is for, once known.
-    pub(super) service: Option<Arc<str>>,
+    pub(super) local: Option<Rc<LocalService>>,
     /// What becomes of it.
     pub(super) action: Action,
     /// Why it is refused.
@@ -68,7 +70,7 @@ impl Entry {
             forwarded: false,
             id,
             client,
-            service: None,
+            local: None,
             action: Action::Accept,
             drop_reason: None,
             rule: None,
@@ -79,9 +81,14 @@ impl Entry {
     }
 
     /// Notes the service that the request is for.
-    pub(super) fn is_for(&mut self, service: &Arc<str>, counters: &Arc<RequestCounters>) {
-        self.service = Some(service.clone());
-        self.counters = counters.clone();
+    pub(super) fn is_for(&mut self, local: &Rc<LocalService>) {
+        self.counters = local.counters.clone();
+        self.local = Some(local.clone());
+    }
+
+    /// The service that the request is for, once known.
+    pub(super) fn service(&self) -> Option<&Service> {
+        self.local.as_ref().map(|local| local.service.as_ref())
     }
 
     /// Notes that the request was not served, and why.
@@ -133,7 +140,7 @@ impl Drop for Entry {
         self.log.access(AccessRecord {
             time: self.time,
             request_id: self.id,
-            service: self.service.take(),
+            service: self.service().map(|service| service.name.clone()),
             client: self.client,
             method: cut(self.method.as_str(), MAX_METHOD_BYTES).to_owned(),
             path: std::mem::take(&mut self.path),

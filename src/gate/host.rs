@@ -67,11 +67,6 @@ impl<S> HostTable<S> {
         self.0.get(host)
     }
 
-    /// All services, as often as they have hosts.
-    pub(super) fn services(&self) -> impl Iterator<Item = &Rc<S>> {
-        self.0.values()
-    }
-
     /// The one service of the listener, if there is only one.
     pub(super) fn only(&self) -> Option<&Rc<S>> {
         let mut services = self.0.values();

@@ -221,9 +221,10 @@ impl Worker {
             acr: identity.acr.as_deref(),
             auth_time: identity.auth_time,
         };
-        let sealed = Session::new(login, self.clock.now())
-            .map_err(SessionError::from)
-            .and_then(|session| party.sessions.seal(&session, headers));
+        let sealed = Session::new(login, self.clock.now()).map_err(SessionError::from).and_then(|session| {
+            self.tell_unmapped(arrived, &session, entry);
+            party.sessions.seal(&session, headers)
+        });
         let cookies = match sealed {
             Ok(cookies) => cookies,
             Err(error) => {
@@ -245,6 +246,24 @@ impl Worker {
         let mut response = self.reply(arrived, entry).see_other(&service.url(&service.return_target(target)));
         append_cookies(response.headers_mut(), cookies);
         Ok(response)
+    }
+
+    /// Notes the claims that can't become headers: once for each login.
+    fn tell_unmapped(&self, arrived: &Arrived<'_>, session: &Session, entry: &Entry) {
+        let service = &arrived.local.service;
+        let (_, unmapped) = crate::proxy::Identity::from_claims(&session.claims, &service.mappings);
+        for claim in unmapped {
+            self.log.event(
+                Event::new("claim-not-mapped", Level::Warning)
+                    .service(&service.name)
+                    .request(entry.id)
+                    .subject(&session.subject)
+                    .message(format!(
+                        "the claim `{}` is not sent to the application: {}",
+                        claim.claim, claim.reason
+                    )),
+            );
+        }
     }
 
     /// Notes that the provider could not be used, or that its answer was refused.

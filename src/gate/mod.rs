@@ -14,8 +14,10 @@ mod navigation;
 mod reject;
 mod service;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::header::{
@@ -30,6 +32,7 @@ use self::callers::Callers;
 use self::entry::Entry;
 use self::host::HostTable;
 use self::navigation::Navigation;
+use self::reject::Refusal;
 use crate::clock::Clock;
 use crate::proxy::Forwarder;
 use crate::server::{Connection, Handler, Lifecycle, Phase};
@@ -37,7 +40,7 @@ use crate::telemetry::{Log, Metrics, RequestCounters, RequestIds};
 use crate::web::Body;
 use crate::web::respond::Reply;
 
-pub use self::service::{Redeemed, RelyingParty, Service};
+pub use self::service::{CALLBACK_PATH, RESERVED_PATHS, Redeemed, RelyingParty, Service};
 
 /// How requests come in on a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,7 +182,8 @@ impl Handler for Worker {
         let mut entry = Entry::open(&self.log, &self.counters, self.ids.next_id(), client, method, path);
         let navigation = Navigation::of(request.method(), request.headers());
         let origin = service::origin(request.headers()).map(str::to_owned);
-        let mut response = match self.admit(request, &connection, &mut entry).await {
+        let admitted = caught(self.admit(request, &connection, &mut entry)).await;
+        let mut response = match admitted.unwrap_or_else(|| Err(Refusal::Internal(PANICKED.to_owned()))) {
             Ok(response) => response,
             Err(refusal) => {
                 let mut response = refusal.respond(&mut entry, navigation);
@@ -192,6 +196,19 @@ impl Handler for Worker {
     }
 }
 
+/// Runs to the end, or to a panic: a bug that one request meets is that request's problem only.
+async fn caught<T>(work: impl Future<Output = T>) -> Option<T> {
+    let mut work = std::pin::pin!(work);
+    std::future::poll_fn(|context| {
+        let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context)));
+        polled.map_or(Poll::Ready(None), |poll| poll.map(Some))
+    })
+    .await
+}
+
+/// What the record of a request says that met a bug.
+const PANICKED: &str = "a bug in Portcullis; please report it with the lines around this one";
+
 impl Worker {
     /// Makes our own answers for the people and programs of one request.
     fn reply<'a>(&self, arrived: &'a Arrived<'_>, entry: &'a Entry) -> Reply<'a> {
@@ -202,15 +219,9 @@ impl Worker {
         }
     }
 
-    fn service_of(&self, entry: &Entry) -> Option<&Service> {
-        let name = entry.service.as_ref()?;
-        let mut locals = self.listeners.iter().flat_map(|listener| listener.hosts.services());
-        locals.find(|local| local.service.name == *name).map(|local| local.service.as_ref())
-    }
-
     /// Lets the scripts of a listed origin read our refusal; a 401 that a script can't see is a riddle.
     fn allow_origin(&self, entry: &Entry, origin: Option<&str>, headers: &mut HeaderMap) {
-        let (Some(origin), Some(service)) = (origin, self.service_of(entry)) else { return };
+        let (Some(origin), Some(service)) = (origin, entry.service()) else { return };
         headers.append(VARY, HeaderValue::from_static("Origin"));
         if !service.lists_origin(origin) {
             return;
@@ -229,7 +240,7 @@ impl Worker {
             .listeners
             .get(connection.listener)
             .is_some_and(|listener| matches!(listener.entrance, Entrance::Tls | Entrance::BehindProxy));
-        if let Some(hsts) = self.service_of(entry).and_then(|service| service.hsts.clone())
+        if let Some(hsts) = entry.service().and_then(|service| service.hsts.clone())
             && encrypted
         {
             headers.insert(STRICT_TRANSPORT_SECURITY, hsts);

@@ -75,7 +75,7 @@ impl Refusal {
     pub(super) fn respond(self, entry: &mut Entry, navigation: Navigation) -> Response<Body> {
         self.record(entry);
         let id = entry.id;
-        let service = entry.service.clone();
+        let service = entry.service().map(|service| service.name.clone());
         let reply = |audience| Reply { audience, request_id: id.as_str(), service: service.as_deref() };
         let given = reply(navigation.audience());
         match self {
@@ -87,7 +87,7 @@ impl Refusal {
             Self::Method(allow) => given.method_not_allowed(allow),
             Self::OnlyPublic => given.only_public_here(),
             Self::Plain { location } => given.permanent_redirect(&location),
-            Self::Reserved => given.bad_request("this path is reserved"),
+            Self::Reserved => given.not_found(),
             Self::SignIn { login, .. } => given.unauthorized(&login),
             Self::StepUp { acr_values, max_age, login } => {
                 given.step_up(&StepUp { acr_values: &acr_values, max_age }, &login)

@@ -163,6 +163,13 @@ pub(super) const SESSION_PATH: &str = "/aporeto/oidc/session";
 /// Paths of later versions, which no application may be asked to serve meanwhile.
 pub(super) const LATER_PATHS: [&str; 3] =
     ["/aporeto/oidc/backchannel-logout", "/aporeto/oidc/frontchannel-logout", "/aporeto/oidc/jwks"];
+/// The path of the callback unless the callback URL has another.
+pub const CALLBACK_PATH: &str = "/aporeto/oidc/callback";
+/// Paths that Portcullis answers itself, beside the callback's, on every service that has a login.
+pub const RESERVED_PATHS: [&str; 6] = {
+    let [backchannel, frontchannel, jwks] = LATER_PATHS;
+    [LOGIN_PATH, LOGOUT_PATH, SESSION_PATH, backchannel, frontchannel, jwks]
+};
 /// Longest return target in bytes.
 const MAX_RETURN_BYTES: usize = 2048;
 /// Redeemed transactions that are remembered: about 4 MiB, and 100 logins a second for 10 minutes.

@@ -65,7 +65,7 @@ pub struct StepUp<'p> {
     pub max_age: Option<Duration>,
 }
 
-/// Why the rules say no to somebody who is logged in. [`Policy::explain`] has the tags.
+/// Why the rules say no to somebody who is logged in. [`Policy::allowed_states`] has the tags.
 #[derive(Clone, Copy, Debug)]
 pub enum Denial<'p> {
     /// No rule names this method and path.

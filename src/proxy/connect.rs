@@ -202,7 +202,7 @@ fn system_roots() -> Result<RootCertStore, ConfigError> {
 ///
 /// An application may answer (`413`, say) and close without reading the rest of the request. The answer is
 /// then still to be read although writing fails. So a failed write is not an error here: what follows goes
-/// nowhere, and reading finds the answer, or the error.
+/// nowhere, and reading finds the answer. What it finds after that is never taken for a proper end.
 pub(super) struct Io {
     stream: Stream,
     write_failed: bool,
@@ -247,7 +247,13 @@ impl AsyncRead for Io {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        on_stream!(self, stream => Pin::new(stream).poll_read(cx, buf))
+        let before = buf.filled().len();
+        let read = on_stream!(self, stream => Pin::new(stream).poll_read(cx, buf));
+        // The failed write may have been told of a reset that reading then shows as an end of stream.
+        if self.write_failed && matches!(read, Poll::Ready(Ok(()))) && buf.filled().len() == before {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        read
     }
 }
 
@@ -289,5 +295,34 @@ impl AsyncWrite for Io {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let shut = on_stream!(self, stream => Pin::new(stream).poll_shutdown(cx));
         self.settle(shut, ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// An answer can be read although the peer reads no more and writing to it fails.
+    #[tokio::test]
+    async fn a_failed_write_does_not_hide_what_came_before() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut peer, _) = listener.accept().await.unwrap();
+        let mut io = Io { stream: Stream::Tcp(stream), write_failed: false };
+        io.write_all(b"request").await.unwrap();
+        peer.write_all(b"answer").await.unwrap();
+        // Unread bytes turn the close into a reset.
+        drop(peer);
+        for _ in 0..3 {
+            io.write_all(b"more").await.unwrap();
+        }
+        assert!(io.write_failed, "the peer is gone");
+        io.flush().await.unwrap();
+        let mut answer = [0; 6];
+        io.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"answer");
+        assert!(io.read_to_end(&mut Vec::new()).await.is_err(), "a reset is no end of stream");
     }
 }

@@ -22,7 +22,10 @@ impl Mapping {
         if RESERVED.contains(&&*name) {
             return Some("this header frames or routes the message; choose another name, such as X-User");
         }
-        super::headers::is_always_stripped(&name).then_some(
+        // `X-Forwarded-User`, `-Email`, `-Groups`: names that applications know from other proxies. They are
+        // removed from every request like all of that family, and then set.
+        let familiar = name.starts_with("x-forwarded-") && !OWN_FORWARDED.contains(&&*name);
+        (!familiar && super::headers::is_always_stripped(&name)).then_some(
             "this header is set or removed by Portcullis itself; choose another name, such as X-User",
         )
     }
@@ -47,7 +50,7 @@ pub struct Unmapped {
 /// Why a claim did not become a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnmappedReason {
-    /// Its text has more than [`MAX_VALUE_BYTES`].
+    /// Its text has more than 8 KiB.
     #[error("its header would be longer than 8 KiB")]
     TooLong,
     /// It is an object, or an array with objects or arrays in it.
@@ -152,6 +155,19 @@ fn push_escape(text: &mut String, byte: u8) {
 }
 
 /// Headers that frame or route a message, or carry credentials that the rules of cookies cover.
+/// What we set ourselves of the `X-Forwarded-*` family, and what would make an application judge another path.
+const OWN_FORWARDED: [&str; 9] = [
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-method",
+    "x-forwarded-path",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-forwarded-scheme",
+    "x-forwarded-uri",
+];
+
 const RESERVED: [&str; 5] = ["content-length", "cookie", "expect", "host", "set-cookie"];
 
 #[cfg(test)]
@@ -234,7 +250,9 @@ mod tests {
         for name in ["forwarded", "x-request-id", "x_forwarded_for", "content_length", "x-real-ip"] {
             assert!(Mapping::refusal(&HeaderName::from_static(name)).is_some(), "{name}");
         }
-        for name in ["x-user", "x_user", "remote-user", "authorization"] {
+        for name in
+            ["x-user", "x_user", "remote-user", "authorization", "x-forwarded-user", "x-forwarded-email"]
+        {
             assert_eq!(Mapping::refusal(&HeaderName::from_static(name)), None, "{name}");
         }
     }

@@ -4,7 +4,6 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -31,35 +30,25 @@ pub(super) async fn accept<H: Handler>(worker: &Rc<Worker<H>>, doors: Doors) {
     let mut loops = JoinSet::new();
     for (listener, port) in doors.0 {
         let worker = worker.clone();
-        loops.spawn_local(async move { accept_at(&worker, &listener, &port).await });
+        loops.spawn_local(async move {
+            accept_at(&worker, &listener, &port).await;
+            accept_queued(&worker, listener, &port).await;
+        });
     }
     while loops.join_next().await.is_some() {}
 }
 
+/// Accepts until the process drains.
 async fn accept_at<H: Handler>(worker: &Rc<Worker<H>>, listener: &TcpListener, port: &Rc<Port>) {
     let mut draining = std::pin::pin!(worker.lifecycle.reached(Phase::Draining));
-    let mut is_draining = false;
     loop {
         // First that there is room, held only for a moment: a permit that is held while nobody comes would
         // be missing at another door.
-        if permit(worker).await.is_none() {
-            return;
-        }
-        let accepted = if is_draining {
-            // Only who is queued already.
-            match std::future::poll_fn(|cx| Poll::Ready(listener.poll_accept(cx))).await {
-                Poll::Ready(accepted) => accepted,
-                Poll::Pending => return,
-            }
-        } else {
-            tokio::select! {
-                biased;
-                () = draining.as_mut() => {
-                    is_draining = true;
-                    continue;
-                }
-                accepted = listener.accept() => accepted,
-            }
+        drop(permit(worker).await);
+        let accepted = tokio::select! {
+            biased;
+            () = draining.as_mut() => return,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok(accepted) => admit(worker, port, accepted).await,
@@ -69,6 +58,23 @@ async fn accept_at<H: Handler>(worker: &Rc<Worker<H>>, listener: &TcpListener, p
                 worker.roster.make_room();
                 tokio::time::sleep(PAUSE).await;
             }
+        }
+    }
+}
+
+/// Accepts who is queued by now. Asks the system itself: the runtime may not have heard of the last ones.
+async fn accept_queued<H: Handler>(worker: &Rc<Worker<H>>, listener: TcpListener, port: &Rc<Port>) {
+    let Ok(listener) = listener.into_std() else { return };
+    loop {
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+                if let Ok(stream) = stream {
+                    admit(worker, port, (stream, peer)).await;
+                }
+            }
+            Err(error) if is_the_clients(&error) => {}
+            Err(_) => return,
         }
     }
 }

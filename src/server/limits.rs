@@ -44,6 +44,16 @@ impl Limits {
     pub const MOST_HEADER_FIELDS: usize = 1000;
     /// See [`Self::MOST_HEADER_BYTES`]. The `http` crate keeps offsets into a target in 16 bits.
     pub const MOST_TARGET_BYTES: usize = 60 * 1024;
+
+    /// These limits, with those sizes that the parsers behind could not hold cut to what they can.
+    pub(super) fn within_reach(self) -> Self {
+        Self {
+            header_bytes: self.header_bytes.min(Self::MOST_HEADER_BYTES),
+            header_fields: self.header_fields.min(Self::MOST_HEADER_FIELDS),
+            target_bytes: self.target_bytes.min(Self::MOST_TARGET_BYTES),
+            ..self
+        }
+    }
 }
 
 impl Default for Limits {

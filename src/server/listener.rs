@@ -144,9 +144,9 @@ fn why(cause: &io::Error) -> String {
 /// Connections that the system may queue for us; it cuts this to its own maximum.
 const BACKLOG: i32 = 4096;
 
-/// When a silent connection is probed first,
+/// When a silent connection is probed first.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
-/// and how often then, until the system gives up on it.
+/// How often then, until the system gives up on it.
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
 
 #[cfg(test)]

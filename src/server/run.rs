@@ -31,7 +31,7 @@ where
     H: Handler,
     F: Fn(usize) -> Rc<H> + Send + Sync + 'static,
 {
-    let limits = Arc::new(limits);
+    let limits = Arc::new(limits.within_reach());
     let mut workers = start(&bound, &limits, &lifecycle, &events, Arc::new(factory)).await?;
     // Each worker has its own copies. The sockets close when the last worker has taken in who was queued.
     drop(bound);

@@ -111,9 +111,9 @@ fn http2(limits: &Limits, streams: StreamExecutor) -> http2::Builder<StreamExecu
 
 fn bounds(limits: &Limits, is_tls: bool) -> Bounds {
     Bounds {
-        head_bytes: limits.header_bytes.min(Limits::MOST_HEADER_BYTES),
-        fields: limits.header_fields.min(Limits::MOST_HEADER_FIELDS),
-        target_bytes: limits.target_bytes.min(Limits::MOST_TARGET_BYTES),
+        head_bytes: limits.header_bytes,
+        fields: limits.header_fields,
+        target_bytes: limits.target_bytes,
         scheme: if is_tls { "https" } else { "http" },
     }
 }
@@ -149,7 +149,7 @@ const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// Streams of one connection that we may reset for errors of the client before that is the end of it.
 const MOST_LOCAL_RESETS: usize = 256;
 
-/// How often a silent HTTP/2 client is asked whether it is still there..
+/// How often an HTTP/2 client is asked whether it is still there.
 const PING_EVERY: Duration = Duration::from_secs(20);
-/// ..and how long it may take to say so.
+/// How long it may take to say so.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);

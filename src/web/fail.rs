@@ -31,6 +31,16 @@ impl Reply<'_> {
         )
     }
 
+    /// 404: a path that only Portcullis may serve, and that serves nothing in this version.
+    pub fn not_found(&self) -> Response<Body> {
+        self.wrong(
+            StatusCode::NOT_FOUND,
+            "not-found",
+            "There is nothing here",
+            "This address is kept for a later use; nothing is served at it.".to_owned(),
+        )
+    }
+
     /// 405: a reserved path knows only the methods in `allow`, which is the text of the `Allow` field.
     pub fn method_not_allowed(&self, allow: &'static str) -> Response<Body> {
         let mut response = self.wrong(

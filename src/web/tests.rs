@@ -61,6 +61,7 @@ fn refusals(reply: &Reply<'_>, text: &str) -> Vec<(&'static str, u16, Response<B
         ("provider-unavailable", 503, reply.provider_unavailable(LOGIN, RETRY)),
         ("bad-request", 400, reply.bad_request(text)),
         ("unknown-host", 421, reply.misdirected()),
+        ("not-found", 404, reply.not_found()),
         ("method-not-allowed", 405, reply.method_not_allowed("GET, POST")),
         ("request-timeout", 408, reply.request_timeout()),
         ("content-too-large", 413, reply.content_too_large()),

@@ -6,7 +6,7 @@ import Provider from 'oidc-provider';
 
 export const CLIENT_ID = 'portcullis-e2e';
 // Characters that must be form-encoded before Basic authentication (RFC 6749 section 2.3.1).
-export const CLIENT_SECRET = 'p@ss w/+%:é';
+export const CLIENT_SECRET = 'p@ss w/+%:~';
 
 const manyGroups = Array.from({ length: 400 }, (_, n) => `department-of-redundancy-${String(n).padStart(4, '0')}`);
 const hugeGroups = Array.from({ length: 3000 }, (_, n) => `department-of-redundancy-${String(n).padStart(4, '0')}`);

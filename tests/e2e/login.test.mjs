@@ -91,6 +91,7 @@ log: { format: json }
         await Promise.all([page.waitForNavigation(), page.click('form button')]);
         await page.screenshot({ path: path.join(ARTIFACTS, 'signed-out.png') });
         assert.deepEqual((await browser.context.cookies(base)).filter((cookie) => cookie.name.startsWith('__Host-portcullis')), []);
+        await page.goto(`${base}/public/logo.txt`);
         assert.equal(await page.evaluate(async () => (await fetch('/aporeto/oidc/session')).status), 401);
       } finally {
         await browser.close();

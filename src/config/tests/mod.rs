@@ -2,7 +2,11 @@
 
 mod examples;
 mod mistakes;
+mod process_mistakes;
 mod schema;
+mod secrecy;
+mod service_mistakes;
+mod sources;
 mod values;
 
 use super::*;
@@ -74,4 +78,16 @@ pub(super) fn service_with(lines: &str) -> String {
 /// [`GOOD`] with further lines in its endpoint.
 pub(super) fn endpoint_with(lines: &str) -> String {
     with("    public: false\n", &format!("    public: false\n{lines}\n"))
+}
+
+/// What must be said about one mistake: exactly one line, with this place and key, and with these words.
+pub(super) fn says(yaml: &str, place_and_key: &str, words: &[&str]) {
+    let lines = bad(yaml);
+    assert_eq!(lines.len(), 1, "{lines:#?}\n{yaml}");
+    let line = &lines[0];
+    assert!(line.starts_with(&format!("f.yaml:{place_and_key}: ")), "{line}\nnot at {place_and_key}\n{yaml}");
+    for word in words {
+        assert!(line.contains(word), "{line}\nlacks {word}");
+    }
+    assert!(words.is_empty() || line.contains("; "), "what to do? {line}");
 }

@@ -121,6 +121,36 @@ fn a_waiting_connection_that_was_closed_is_not_used() {
     }
 }
 
+/// The same where the runtime has not yet heard of it: before a request that can't be repeated, it is asked.
+#[test]
+fn news_of_a_close_are_heard_before_a_post() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let ((close, closing), (closed, closes)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel());
+    std::thread::spawn(move || {
+        use std::io::{Read as _, Write as _};
+        while let Ok((mut stream, _)) = listener.accept() {
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").unwrap();
+            let Ok(()) = closing.recv() else { return };
+            drop(stream);
+            closed.send(()).unwrap();
+        }
+    });
+    worker(async {
+        let forwarder = forwarder(address);
+        for _ in 0..20 {
+            let answer = send(&forwarder, request(Method::POST, "/")).await.unwrap();
+            assert_eq!(text(answer).await, "ok");
+            assert_eq!(forwarder.pool.len(), 1);
+            // Blocks the runtime until the close has happened.
+            close.send(()).unwrap();
+            closes.recv_timeout(PATIENCE).unwrap();
+        }
+    });
+}
+
 /// The application reads the second request of a connection and closes without an answer.
 #[test]
 fn rel_10_only_idempotent_requests_without_a_body_are_sent_again_and_once() {
@@ -287,6 +317,24 @@ fn an_answer_that_is_not_read_to_its_end_costs_its_connection() {
         let (address, _) = canned("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc").await;
         let forwarder = forwarder(address);
         drop(get(&forwarder, "/").await.unwrap());
+        assert_eq!(forwarder.pool.len(), 0);
+    });
+}
+
+#[test]
+fn an_answer_before_the_end_of_the_request_costs_its_connection() {
+    worker(async {
+        let address = application(|_, mut stream| async move {
+            read_head(&mut stream).await;
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+            // Neither reads on nor closes.
+            std::future::pending().await
+        })
+        .await;
+        let forwarder = forwarder(address);
+        let mut upload = request(Method::POST, "/");
+        *upload.body_mut() = Body::from("x".repeat(32 * 1024 * 1024));
+        assert_eq!(send(&forwarder, upload).await.unwrap().status().as_u16(), 200);
         assert_eq!(forwarder.pool.len(), 0);
     });
 }

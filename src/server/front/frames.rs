@@ -149,11 +149,11 @@ const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-/// Frames of one sort that may come at once..
+/// Frames of one sort that may come at once.
 const BURST: u32 = 1000;
 
-/// ..and how long it takes to be allowed one more: 200 a second, which cancelled downloads of many users
-/// behind one gateway may reach, and which costs next to nothing.
+/// How long it takes to be allowed one more: 200 a second, which cancelled downloads of many users behind one
+/// gateway may reach, and which costs next to nothing.
 const REFILL_EVERY: Duration = Duration::from_millis(5);
 
 #[cfg(test)]
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn unfinished_blocks_and_frames_are_told_from_finished_ones() {
-        let (_, now) = after_preface();
+        let now = Instant::now();
         for (bytes, unfinished) in [
             (frame(HEADERS, END_HEADERS, b"x"), false),
             (frame(HEADERS, 0, b"x"), true),

@@ -23,7 +23,7 @@ enum State {
     Refused,
 }
 
-/// What becomes of the bytes that [`Framing::advance`] was given: so many are passed on, and then..
+/// What becomes of the bytes that [`Framing::advance`] was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Progress {
     /// Bytes at the front that may be passed on.

@@ -111,6 +111,11 @@ impl Wire {
     /// For the front: where the machine stands after some bytes.
     pub(super) fn progress(&self, heads: u64, in_body: bool, head_unfinished: bool) {
         let mut state = self.lock();
+        if state.heads != heads {
+            // The head that was timed is complete; what is unfinished now is the next one.
+            state.signals.head_since = None;
+            state.head_expired = false;
+        }
         state.heads = heads;
         state.in_body = in_body;
         match (head_unfinished, state.signals.head_since) {
@@ -189,6 +194,23 @@ mod tests {
         wire.refuse(3, Violation::Field);
         assert_eq!((wire.refusal_of(2), wire.refusal_of(3)), (None, Some(Violation::Field)));
         assert_eq!(wire.refusal_of(4), Some(Violation::Desynchronised));
+    }
+
+    #[test]
+    fn each_head_has_its_own_time() {
+        let wire = Wire::default();
+        wire.progress(0, false, true);
+        let first = wire.signals().head_since;
+        wire.progress(0, false, true);
+        assert_eq!(wire.signals().head_since, first, "more of the same head");
+        while Some(Instant::now()) == first {}
+        wire.progress(1, false, true);
+        assert!(wire.signals().head_since > first, "the next one, begun with the end of the first");
+        wire.expire_head();
+        wire.progress(1, false, true);
+        assert!(wire.head_expired() && wire.signals().head_since.is_none());
+        wire.progress(2, false, false);
+        assert!(!wire.head_expired() && wire.signals().head_since.is_none());
     }
 
     #[test]

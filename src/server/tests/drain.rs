@@ -1,5 +1,6 @@
 //! The end of the process: nobody who was let in is let down.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -149,4 +150,45 @@ async fn tunnels_are_told_and_waited_for() {
     within(stream.read_to_end(&mut rest)).await.unwrap();
     assert_eq!(rest, b"bye");
     assert_eq!(server.ended().await, Stopped { cut: 0 });
+}
+
+/// One client: as many requests as it gets answered, each on the connection of the last one where that may
+/// be. Ends when nobody listens any more; panics when it was let in and let down.
+async fn keep_asking(tls: std::net::SocketAddr, client: Arc<rustls::ClientConfig>) -> usize {
+    let mut answered = 0;
+    loop {
+        let Ok(stream) = TcpStream::connect(tls).await else { return answered };
+        let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+        let connector = tokio_rustls::TlsConnector::from(client.clone());
+        let mut stream = connector.connect(name, stream).await.unwrap();
+        loop {
+            stream.write_all(GET.as_bytes()).await.unwrap();
+            let answer = read_until(&mut stream, "\r\n\r\nok").await;
+            answered += 1;
+            if answer.contains("connection: close") {
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn under_load_nobody_is_let_down() {
+    for _ in 0..5 {
+        let mut server = Server::start(limits()).await;
+        let config = client_config(b"http/1.1");
+        let clients: Vec<_> = (0..8).map(|_| tokio::spawn(keep_asking(server.tls, config.clone()))).collect();
+        let mut http2 = server.http2().await;
+        while server.shared.seen.lock().unwrap().len() < 200 {
+            let request =
+                Request::builder().uri("https://localhost/p").body(Full::new(Bytes::new())).unwrap();
+            assert_eq!(http2.send_request(request).await.unwrap().status(), 200);
+        }
+        let tls = server.tls;
+        server.stop();
+        assert_eq!(server.ended().await, Stopped { cut: 0 });
+        for client in clients {
+            assert!(within(client).await.unwrap() > 0, "on {tls}");
+        }
+    }
 }

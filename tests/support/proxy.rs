@@ -1,0 +1,271 @@
+//! The binary as an operator runs it: a child process with a configuration file, a state directory and a log.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::sync::watch;
+
+use super::soon;
+
+/// A running `portcullis run`. Dropping it sends SIGTERM and demands exit code 0.
+#[derive(Debug)]
+pub struct Proxy {
+    process: Process,
+    _state: Arc<TempDir>,
+    /// What must never be seen in the log: added to by whoever learns a secret.
+    pub secrets: Secrets,
+}
+
+/// How `portcullis` ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// The exit code; `None` when a signal killed it.
+    pub code: Option<i32>,
+    /// Everything on standard output.
+    pub stdout: String,
+    /// Everything on standard error.
+    pub stderr: String,
+}
+
+/// Values that may appear in no log, page or metric.
+#[derive(Clone, Debug, Default)]
+pub struct Secrets(Arc<std::sync::Mutex<Vec<String>>>);
+
+impl Secrets {
+    /// Remembers one. Short values are left out: they would be found by accident.
+    pub fn add(&self, value: &str) {
+        if value.len() >= 12 {
+            self.0.lock().unwrap().push(value.to_owned());
+        }
+    }
+
+    /// The first one that `text` gives away.
+    pub fn found_in(&self, text: &str) -> Option<String> {
+        self.0.lock().unwrap().iter().find(|secret| text.contains(secret.as_str())).cloned()
+    }
+}
+
+impl Proxy {
+    /// Starts with a configuration file of this text, and waits until it serves.
+    pub async fn start(config: &str) -> Result<Self, Finished> {
+        Self::start_in(Arc::new(TempDir::new().unwrap()), config, &[]).await
+    }
+
+    /// Starts with the state directory of an earlier run.
+    pub async fn start_in(
+        state: Arc<TempDir>,
+        config: &str,
+        environment: &[(&str, &str)],
+    ) -> Result<Self, Finished> {
+        let file = state.path().join("portcullis.yaml");
+        std::fs::write(&file, config).unwrap();
+        let mut process = Process::spawn(&["run", "-c", file.to_str().unwrap()], state.path(), environment);
+        let mut lines = process.lines.clone();
+        let started = soon("the line of the started event, or the end of the process", async {
+            lines.wait_for(|log| log.ended || log.has(|line| line["event"] == "started")).await.unwrap().ended
+        })
+        .await;
+        if started {
+            Err(process.finish().await)
+        } else {
+            Ok(Self { process, _state: state, secrets: Secrets::default() })
+        }
+    }
+
+    /// Waits for a log line.
+    pub async fn line(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let mut lines = self.process.lines.clone();
+        let log = soon(what, lines.wait_for(|log| log.ended || log.has(&wanted))).await.unwrap();
+        let found = log.json().find(|line| wanted(line));
+        found.unwrap_or_else(|| panic!("portcullis ended without writing {what}"))
+    }
+
+    /// Waits for an event of this name.
+    pub async fn event(&self, name: &str) -> Value {
+        self.line(&format!("event {name}"), |line| line["event"] == name).await
+    }
+
+    /// Waits for the record of the request with this id.
+    pub async fn record(&self, request_id: &str) -> Value {
+        let wanted = |line: &Value| line["requestId"] == request_id && line["status"].is_number();
+        self.line(&format!("the record of {request_id}"), wanted).await
+    }
+
+    /// Resident memory in bytes.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id)).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
+        self.process.signal("TERM");
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    pub async fn stop(mut self) -> Finished {
+        self.terminate();
+        self.process.finish().await
+    }
+
+    /// Waits for the end.
+    pub async fn finished(mut self) -> Finished {
+        self.process.finish().await
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if self.process.ended.is_some() {
+            return;
+        }
+        self.process.signal("TERM");
+        let code = self.process.wait(Duration::from_secs(15));
+        let log = self.process.everything();
+        if std::thread::panicking() {
+            let tail: Vec<&str> = log.lines().rev().take(40).collect();
+            eprintln!("portcullis ended with {code:?}; the last lines that it wrote:");
+            tail.iter().rev().for_each(|line| eprintln!("  {line}"));
+            return;
+        }
+        assert_eq!(code, Some(0), "SIGTERM ends it with code 0; it wrote:\n{log}");
+        assert_eq!(self.secrets.found_in(&log), None, "a secret in the log:\n{log}");
+    }
+}
+
+/// Runs `portcullis` with these arguments to its end.
+pub async fn portcullis(arguments: &[&str], environment: &[(&str, &str)]) -> Finished {
+    let directory = TempDir::new().unwrap();
+    let mut process = Process::spawn(arguments, directory.path(), environment);
+    process.finish().await
+}
+
+/// Runs `portcullis run` with a configuration that it should refuse.
+pub async fn refused(config: &str) -> Finished {
+    match Proxy::start(config).await {
+        Err(finished) => finished,
+        Ok(_) => panic!("started with a configuration that is wrong:\n{config}"),
+    }
+}
+
+/// A child process whose output is read to the end.
+#[derive(Debug)]
+struct Process {
+    id: u32,
+    lines: watch::Receiver<LogLines>,
+    status: Receiver<ExitStatus>,
+    readers: Vec<JoinHandle<()>>,
+    errors: Arc<std::sync::Mutex<String>>,
+    ended: Option<Option<i32>>,
+}
+
+/// Standard output so far.
+#[derive(Debug, Default)]
+struct LogLines {
+    text: Vec<String>,
+    ended: bool,
+}
+
+impl LogLines {
+    fn json(&self) -> impl Iterator<Item = Value> {
+        self.text.iter().filter_map(|line| serde_json::from_str(line).ok())
+    }
+
+    fn has(&self, wanted: impl Fn(&Value) -> bool) -> bool {
+        self.json().any(|line| wanted(&line))
+    }
+}
+
+impl Process {
+    fn spawn(arguments: &[&str], state: &Path, environment: &[(&str, &str)]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+            .args(arguments)
+            .env_clear()
+            .env("PATH", std::env::var("PATH").unwrap_or_default())
+            .env("STATE_DIRECTORY", state)
+            .env("XDG_STATE_HOME", state)
+            .env("HOME", state)
+            .envs(environment.iter().copied())
+            .current_dir(state)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (sender, lines) = watch::channel(LogLines::default());
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let output = std::thread::spawn(move || {
+            for line in stdout.lines() {
+                let line = line.unwrap_or_else(|error| format!("not UTF-8: {error}"));
+                sender.send_modify(|log| log.text.push(line));
+            }
+            sender.send_modify(|log| log.ended = true);
+        });
+        let errors = Arc::new(std::sync::Mutex::new(String::new()));
+        let (mut stderr, kept) = (child.stderr.take().unwrap(), errors.clone());
+        let diagnostics = std::thread::spawn(move || {
+            let mut text = Vec::new();
+            let _ = stderr.read_to_end(&mut text);
+            *kept.lock().unwrap() = String::from_utf8_lossy(&text).into_owned();
+        });
+        let id = child.id();
+        let status = reap(child);
+        Self { id, lines, status, readers: vec![output, diagnostics], errors, ended: None }
+    }
+
+    fn signal(&self, name: &str) {
+        let command = format!("kill -{name} {}", self.id);
+        let _ = Command::new("sh").args(["-c", &command]).stderr(Stdio::null()).status();
+    }
+
+    /// The exit code. What does not end in time is killed, and has none.
+    fn wait(&mut self, patience: Duration) -> Option<i32> {
+        if let Some(code) = self.ended {
+            return code;
+        }
+        let code = match self.status.recv_timeout(patience) {
+            Ok(status) => status.code(),
+            Err(RecvTimeoutError::Timeout) => {
+                self.signal("KILL");
+                let _ = self.status.recv();
+                None
+            }
+            Err(RecvTimeoutError::Disconnected) => None,
+        };
+        self.readers.drain(..).for_each(|reader| reader.join().unwrap());
+        self.ended = Some(code);
+        code
+    }
+
+    async fn finish(&mut self) -> Finished {
+        let mut lines = self.lines.clone();
+        let ended = lines.wait_for(|log| log.ended);
+        let waited = tokio::time::timeout(Duration::from_secs(40), ended).await;
+        assert!(waited.is_ok_and(|ended| ended.is_ok()), "the process has not ended:\n{}", self.everything());
+        let code = self.wait(Duration::from_secs(5));
+        let stdout = self.lines.borrow().text.join("\n");
+        Finished { code, stdout, stderr: self.errors.lock().unwrap().clone() }
+    }
+
+    fn everything(&self) -> String {
+        format!("{}\n{}", self.lines.borrow().text.join("\n"), self.errors.lock().unwrap())
+    }
+}
+
+fn reap(mut child: Child) -> Receiver<ExitStatus> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        if let Ok(status) = child.wait() {
+            let _ = sender.send(status);
+        }
+    });
+    receiver
+}
