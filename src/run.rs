@@ -429,18 +429,20 @@ impl Watched {
     fn look(&mut self, log: &Log, metrics: &Metrics) {
         if self.key_files.changed() {
             let event = match KeyRing::load(&self.key_source) {
-                Ok(ring) => {
+                // Made by ourselves at the start, or only another comment.
+                Ok(ring) if ring.ids().eq(self.keys.load().ids()) => None,
+                Ok(ring) => Some({
                     self.keys.store(Arc::new(ring));
                     Event::new("key-rotation", Level::Info).message("the session keys were read again")
-                }
-                Err(error) => {
+                }),
+                Err(error) => Some({
                     metrics.reload_failed();
                     Event::new("reload-failed", Level::Error)
                         .blame("configuration")
                         .message(format!("{error}; the old ones stay in use"))
-                }
+                }),
             };
-            log.event(event);
+            event.into_iter().for_each(|event| log.event(event));
         }
         for (files, provider) in &mut self.providers {
             if files.changed() {

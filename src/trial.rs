@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 
 use crate::cli::{DevIdpArgs, TryArgs};
 use crate::clock::Clock;
-use crate::config::{self, Environment, Mistakes};
+use crate::config::{self, AdminListen, Environment, Mistakes};
 use crate::devidp::{
     App, Client, DEFAULT_USER_TAG, DemoApp, DevIdp, KeyError, RedirectUris, Setup, User, callback_url,
     demo_users, may_use,
@@ -75,14 +75,15 @@ async fn trial(arguments: &TryArgs, log: Log) -> Result<(), TrialError> {
         (None, None) => App::Demo { port: 0 },
     };
     let state = state_directory();
-    let admin = admin_listen()?;
+    let mut admin = admin_listen()?;
+    let wanted_admin = admin.to_string();
     let setup = Setup {
         issuer: &issuer,
         client: &client,
         exposed_port: port,
         app,
         state_directory: state.as_deref(),
-        admin_listen: Some(&admin),
+        admin_listen: Some(&wanted_admin),
     };
     let source = config::Source::Text { name: "try".to_owned(), text: setup.config() };
     let mut config = config::load(&source, &Environment::of_process()).map_err(TrialError::Configuration)?;
@@ -92,8 +93,20 @@ async fn trial(arguments: &TryArgs, log: Log) -> Result<(), TrialError> {
         App::Demo { .. } => demo_users(),
         App::Own { .. } => may_use(demo_users(), |user| is_allowed(&config, user)),
     };
-    let proxy = Proxy::assemble(&config, &Options { log, explain_denials: true })?;
-    tell(&setup, &users, &admin, own_url.as_deref().map(|url| (url, user_tag)))?;
+    let options = Options { log, explain_denials: true };
+    let mut tries = 0;
+    let proxy = loop {
+        match Proxy::assemble(&config, &options) {
+            // Somebody took the port since it was found free.
+            Err(StartError::Admin(_)) if tries < ADMIN_TRIES => {
+                tries += 1;
+                admin = free_address()?;
+                config.admin.listen = AdminListen::Tcp(admin);
+            }
+            result => break result?,
+        }
+    };
+    tell(&setup, &users, admin, own_url.as_deref().map(|url| (url, user_tag)))?;
     let idp = DevIdp::new(&issuer, vec![client.clone()], users, Clock::system())?;
     tokio::spawn(async move { idp.serve(provider).await.map(|never| match never {}) });
     if let Some(demo) = demo {
@@ -163,13 +176,16 @@ fn loopback(port: u16) -> Result<TcpListener, TrialError> {
 }
 
 /// The default admin address, or another free port where a proxy runs already.
-fn admin_listen() -> Result<String, TrialError> {
+fn admin_listen() -> Result<SocketAddr, TrialError> {
     let default = SocketAddr::from((Ipv4Addr::LOCALHOST, 9901));
     if std::net::TcpListener::bind(default).is_ok() {
-        return Ok(default.to_string());
+        return Ok(default);
     }
-    let free = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    Ok(free.local_addr()?.to_string())
+    free_address()
+}
+
+fn free_address() -> Result<SocketAddr, TrialError> {
+    Ok(std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
 /// Where the certificate is kept, so that a browser that trusted it once still does: the XDG state directory.
@@ -191,7 +207,12 @@ fn is_allowed(config: &config::Config, user: &User) -> bool {
     matches!(service.policy.decide(rule, caller, Clock::system().now()), Decision::Allow(_))
 }
 
-fn tell(setup: &Setup<'_>, users: &[User], admin: &str, own: Option<(&str, &str)>) -> std::io::Result<()> {
+fn tell(
+    setup: &Setup<'_>,
+    users: &[User],
+    admin: SocketAddr,
+    own: Option<(&str, &str)>,
+) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     match own {
         None => writeln!(out, "Portcullis is in front of a small demo app. Open")?,
@@ -226,5 +247,7 @@ fn users_table(out: &mut impl std::io::Write, users: &[User]) -> std::io::Result
 
 /// Where `try` serves unless told otherwise.
 const DEFAULT_PORT: u16 = 8443;
+/// Addresses that are tried for the admin listener after the first.
+const ADMIN_TRIES: u8 = 3;
 /// Ports that are tried from there on.
 const PORTS_TRIED: u16 = 100;

@@ -1,6 +1,6 @@
 //! The last step: strips, stamps and sends what is allowed, and cleans the answer.
 
-use http::header::CACHE_CONTROL;
+use http::header::{CACHE_CONTROL, VARY};
 use http::{HeaderMap, HeaderValue, Response};
 
 use super::admit::{Arrived, Asked};
@@ -8,6 +8,7 @@ use super::callers::Known;
 use super::entry::Entry;
 use super::login::append_cookies;
 use super::reject::Refusal;
+use super::service::Service;
 use super::{Entrance, Worker};
 use crate::policy::Permit;
 use crate::proxy::{ClientInfo, CookieHeader, Terms};
@@ -40,7 +41,6 @@ impl Worker {
             _ => Vec::new(),
         };
         let tls = arrived.entrance != Entrance::PublicOnly;
-        let personal = known.is_some_and(|known| !known.identity.headers.is_empty());
         let terms = Terms {
             client: ClientInfo {
                 address: entry.client,
@@ -51,7 +51,7 @@ impl Worker {
             },
             identity: known.map(|known| &known.identity),
             cookie,
-            private: !public || personal,
+            private: !public,
             observer: Some(entry.observer()),
             // What everybody may see does not end with anybody's session.
             ends_at: session.filter(|_| !public).map(|(known, party)| {
@@ -69,12 +69,21 @@ impl Worker {
             entry.tunnels(connection.tunnel());
             return Ok(response);
         }
+        if public && session_matters(service) {
+            response.headers_mut().append(VARY, HeaderValue::from_static("Cookie"));
+        }
         if !renewed.is_empty() {
             append_cookies(response.headers_mut(), renewed);
             keep_private(response.headers_mut());
         }
         Ok(response)
     }
+}
+
+/// Whether the application is told who asks, also where everybody may. A shared cache must then not show one
+/// person's page to another (RFC 9110 section 12.5.5).
+fn session_matters(service: &Service) -> bool {
+    service.relying_party.is_some() && !service.mappings.is_empty()
 }
 
 /// Makes an answer that sets a cookie stay in the browser that it is for (RFC 9111 section 5.2.2.7). What else

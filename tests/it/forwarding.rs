@@ -97,6 +97,7 @@ async fn what_the_app_gets_from_us() {
     let answer = browser.fetch(&stage.url("/public/")).await.expect(200);
     assert_eq!(stage.app.last().header("x-user"), ["alice"]);
     assert_eq!(answer.header("cache-control"), "");
+    assert_eq!(answer.header("vary"), "Cookie", "a shared cache must not show it to somebody else");
     assert_eq!(
         browser.fetch(&stage.url("/app/caching")).await.expect(200).header("cache-control"),
         "public, max-age=60"

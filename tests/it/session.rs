@@ -203,7 +203,8 @@ async fn keys_are_rotated() {
             Some((browser, _)) => {
                 let answer = browser.fetch(&stage.url("/app/")).await;
                 assert_eq!(answer.status == 200, works, "{answer:?}");
-                assert!(answer.status < 500);
+                // The provider of the first round is gone, so a new login gets 503 and not 401.
+                assert!(works || answer.status == 503, "{answer:?}");
             }
         }
     }

@@ -54,7 +54,7 @@ fn a_stream_ends_with_its_session() {
         let (_, body) = front.raw("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
         assert!(Instant::now() >= end, "too early");
         assert!(!body.is_empty() && !body.ends_with(b"0\r\n\r\n"));
-        assert_eq!(front.tally.end().await, End::Cut);
+        assert_eq!(front.tally.end().await, End::Closed);
     });
 }
 

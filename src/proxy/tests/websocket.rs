@@ -81,7 +81,7 @@ fn tunnels_end_when_they_are_told_to() {
         assert_eq!(forwarder.open_tunnels(), 1);
         forwarder.close_tunnels();
         assert!(!matches!(socket.next().await, Some(Ok(_))));
-        assert_eq!(served.tally.end().await, End::Cut);
+        assert_eq!(served.tally.end().await, End::Closed);
         assert_eq!(forwarder.open_tunnels(), 0);
         // So do those that come too late.
         if let Ok(mut late) = websocket(&served).await {
@@ -92,7 +92,7 @@ fn tunnels_end_when_they_are_told_to() {
         let ending = front_until(Protocol::Http1, self::forwarder(echo().await), Some(end)).await;
         let mut socket = websocket(&ending).await.unwrap();
         assert!(!matches!(socket.next().await, Some(Ok(_))));
-        assert_eq!(ending.tally.end().await, End::Cut);
+        assert_eq!(ending.tally.end().await, End::Closed);
     });
 }
 
