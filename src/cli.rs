@@ -69,7 +69,7 @@ pub enum Command {
 #[derive(Args, Clone, Debug)]
 pub struct ConfigArgs {
     /// A YAML file, or a directory whose *.yaml files are merged in name order
-    #[arg(short = 'c', long = "config", value_name = "FILE-or-DIR", env = "PORTCULLIS_CONFIG")]
+    #[arg(short = 'c', long = "config", value_name = "FILE-or-DIR")]
     pub config: Option<PathBuf>,
 }
 

@@ -1,0 +1,150 @@
+//! From the configuration of a service to its assembled boxes, and from services to listeners.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
+
+use super::events::provider_events;
+use super::{Options, StartError};
+use crate::clock::Clock;
+use crate::config::{self, Authorization, Config};
+use crate::gate::{self, Ended, Entrance, Redeemed, RelyingParty};
+use crate::oidc::Provider;
+use crate::proxy::Connector;
+use crate::server::{self, Kind};
+use crate::session::{Binding, KeyRing, LoginCookies, OwnCookies, Sealer, Sessions};
+use crate::telemetry::Metrics;
+use crate::tls::{self, ServerTls};
+
+/// What all services are assembled with.
+pub(super) struct Assembly<'a> {
+    pub(super) config: &'a Config,
+    pub(super) options: &'a Options,
+    pub(super) clock: &'a Clock,
+    pub(super) keys: &'a Arc<ArcSwap<KeyRing>>,
+    pub(super) metrics: &'a Metrics,
+}
+
+/// A listener as each box needs it.
+pub(super) struct Listening {
+    pub(super) server: server::Listener,
+    pub(super) gate: gate::Listener,
+    pub(super) tls: Option<Arc<ServerTls>>,
+}
+
+impl Assembly<'_> {
+    /// One service.
+    pub(super) fn service(&self, service: &config::Service) -> Result<gate::Service, StartError> {
+        let relying_party = match &service.authorization {
+            Authorization::Oidc(oidc) => Some(self.relying_party(service, oidc)?),
+            Authorization::None => None,
+        };
+        let connector = Connector::new(&service.upstream.upstream)
+            .map_err(|cause| StartError::Upstream { service: service.name.clone(), cause })?;
+        Ok(gate::Service {
+            name: service.name.clone(),
+            hosts: service.hosts.iter().map(|host| host.as_str().to_owned()).collect(),
+            canonical_host: service.canonical_host.as_str().to_owned(),
+            origin: service.base_url.clone(),
+            policy: service.policy.clone(),
+            path: service.path,
+            relying_party,
+            proxy: service.upstream.clone(),
+            connector,
+            mappings: service.mappings.clone(),
+            own_cookies: OwnCookies::new(self.config.own_cookies.clone()),
+            failure_redirect: service.redirect_on_failure.clone(),
+            allowed_origins: service.allowed_origins.clone(),
+            trusted_proxies: service.trusted_proxies.clone(),
+            hsts: service.hsts.and_then(|age| format!("max-age={}", age.as_secs()).parse().ok()),
+            explain_denials: self.options.explain_denials,
+        })
+    }
+
+    fn relying_party(
+        &self,
+        service: &config::Service,
+        oidc: &crate::oidc::Config,
+    ) -> Result<RelyingParty, StartError> {
+        let binding = Binding {
+            service: service.name.to_string(),
+            host: service.canonical_host.as_str().to_owned(),
+            issuer: oidc.issuer.clone(),
+            client_id: oidc.client_id.clone(),
+        };
+        let sealer = Sealer::new(self.keys.clone(), &binding);
+        let events = provider_events(&self.options.log, self.metrics, &service.name);
+        let provider = Provider::new(oidc.clone(), self.clock.clone(), Handle::current(), events)
+            .map_err(|cause| StartError::Provider { service: service.name.clone(), cause })?;
+        Ok(RelyingParty {
+            provider,
+            sessions: Sessions::new(service.session.clone(), sealer.clone(), self.clock.clone()),
+            login_cookies: LoginCookies::new(service.login_cookie.clone()),
+            sealer,
+            callback_path: service.callback_path.clone(),
+            needed_claims: oidc.needed_claims.clone(),
+            redeemed: Redeemed::new(),
+            ended: Ended::default(),
+        })
+    }
+
+    /// All listeners. Services on one port share it and are told apart by host.
+    pub(super) fn listeners(&self) -> Result<Vec<Listening>, StartError> {
+        let mut ports: Vec<(Entrance, Option<IpAddr>, u16, Vec<usize>)> = Vec::new();
+        for (index, service) in self.config.services.iter().enumerate() {
+            let exposed = if service.tls.is_some() { Entrance::Tls } else { Entrance::BehindProxy };
+            let wanted = [
+                Some((exposed, service.exposed_port)),
+                service.public_application_port.map(|port| (Entrance::PublicOnly, port)),
+                service.http_redirect_port.map(|port| (Entrance::Redirect, port)),
+            ];
+            for (entrance, port) in wanted.into_iter().flatten() {
+                let address = service.listen_address;
+                let known = ports
+                    .iter_mut()
+                    .find(|known| known.1 == address && known.2 == port && known.0 == entrance);
+                match known {
+                    Some((.., services)) => services.push(index),
+                    None => ports.push((entrance, address, port, vec![index])),
+                }
+            }
+        }
+        ports
+            .into_iter()
+            .map(|(entrance, address, port, services)| {
+                let tls = if entrance == Entrance::Tls { Some(self.server_tls(&services)?) } else { None };
+                let kind = match (&tls, entrance) {
+                    (Some(tls), _) => {
+                        let tls = tls.clone();
+                        Kind::Tls(Arc::new(move || tls.server_config()))
+                    }
+                    (None, Entrance::PublicOnly) => Kind::PublicOnly,
+                    (None, Entrance::Redirect) => Kind::Redirect,
+                    (None, Entrance::BehindProxy | Entrance::Tls) => Kind::PlainBehindProxy,
+                };
+                Ok(Listening {
+                    server: server::Listener { address, port, kind },
+                    gate: gate::Listener { entrance, services },
+                    tls,
+                })
+            })
+            .collect()
+    }
+
+    fn server_tls(&self, services: &[usize]) -> Result<Arc<ServerTls>, tls::Error> {
+        let services = services
+            .iter()
+            .filter_map(|index| self.config.services.get(*index))
+            .filter_map(|service| {
+                Some(tls::Service {
+                    name: service.name.to_string(),
+                    hosts: service.hosts.iter().map(|host| host.as_str().to_owned()).collect(),
+                    certificate: service.tls.clone()?,
+                })
+            })
+            .collect();
+        ServerTls::new(tls::Config { services }, self.clock.clone()).map(Arc::new)
+    }
+}
