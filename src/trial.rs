@@ -89,6 +89,9 @@ async fn trial(arguments: &TryArgs, log: Log) -> Result<(), TrialError> {
     let mut config = config::load(&source, &Environment::of_process()).map_err(TrialError::Configuration)?;
     // Ctrl-C should not leave a person waiting for load balancers that are not there.
     config.limits.shutdown_delay = std::time::Duration::ZERO;
+    config.limits.connections = CONNECTIONS;
+    // They are about what a trial is: plain HTTP to a provider on this machine.
+    config.warnings.clear();
     let users = match app {
         App::Demo { .. } => demo_users(),
         App::Own { .. } => may_use(demo_users(), |user| is_allowed(&config, user)),
@@ -247,6 +250,8 @@ fn users_table(out: &mut impl std::io::Write, users: &[User]) -> std::io::Result
 
 /// Where `try` serves unless told otherwise.
 const DEFAULT_PORT: u16 = 8443;
+/// Connections at once: enough for a person, and for whatever limit of open files a shell has.
+const CONNECTIONS: usize = 400;
 /// Addresses that are tried for the admin listener after the first.
 const ADMIN_TRIES: u8 = 3;
 /// Ports that are tried from there on.

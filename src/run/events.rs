@@ -10,19 +10,21 @@ use crate::{oidc, server};
 pub(super) fn server_events(log: &Log) -> server::Events {
     let log = log.clone();
     Arc::new(move |happened| {
-        let (name, message) = match happened {
+        let (name, level, message) = match happened {
             server::Event::ConnectionsReduced { wanted, possible } => (
                 "connections-reduced",
+                // Nearly as many as wanted is no reason to wake anybody.
+                if possible >= wanted / 2 { Level::Info } else { Level::Warning },
                 format!(
                     "limits.connections is {wanted}, but the limit of open files allows {possible}; raise it"
                 ),
             ),
-            server::Event::AcceptPaused { reason } => ("accept-paused", reason),
+            server::Event::AcceptPaused { reason } => ("accept-paused", Level::Warning, reason),
             server::Event::HandshakeFailed { peer, reason, .. } => {
-                ("handshake-failed", format!("{peer}: {reason}"))
+                ("handshake-failed", Level::Warning, format!("{peer}: {reason}"))
             }
         };
-        log.event(Event::new(name, Level::Warning).message(message));
+        log.event(Event::new(name, level).message(message));
     })
 }
 
