@@ -98,6 +98,10 @@ async fn check_finds_what_is_wrong() {
     }
 }
 
+/// Held by tests that run a proxy whose admin listener is on its default port. Declared before the proxy, it is
+/// let go of after it.
+static DEFAULT_ADMIN_PORT: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Environment only: the variables of the original guide.
 #[tokio::test]
 async fn the_environment_is_enough() {
@@ -123,6 +127,7 @@ async fn the_environment_is_enough() {
     assert_eq!(unset.code, Some(64), "{unset:?}");
     assert!(unset.stderr.contains("IDP_URL"), "{unset:?}");
     // The built-in file leaves the admin listener where it is by default.
+    let _mine = DEFAULT_ADMIN_PORT.lock().await;
     let free = async {
         while std::net::TcpListener::bind(("127.0.0.1", 9901)).is_err() {
             tokio::task::yield_now().await;
@@ -142,6 +147,7 @@ async fn try_is_the_first_impression() {
     let port = free_port().to_string();
     let url = format!("https://localhost:{port}");
     let alone = |line: &str| line.trim_end_matches('/') == url;
+    let _mine = DEFAULT_ADMIN_PORT.lock().await;
     let _proxy = Proxy::launch(state(), &["try", "--port", &port], &[], alone).await.unwrap();
     let mut browser = Browser::new(&Secrets::default());
     browser.navigate(&format!("{url}/public")).await.expect(200);
