@@ -10,7 +10,7 @@ use super::Worker;
 use super::admit::Arrived;
 use super::entry::Entry;
 use super::login::{Wanted, open, seal};
-use super::navigation::Navigation;
+use super::navigation::{Navigation, only};
 use super::reject::Refusal;
 use super::service::{LOGIN_PATH, LOGOUT_PATH, RelyingParty, SESSION_PATH};
 use crate::clock::UnixTime;
@@ -215,7 +215,7 @@ impl Worker {
 
 /// The browser's word, which no script can forge, that a page of this very origin sent the request.
 fn from_our_page(headers: &HeaderMap) -> bool {
-    headers.get("sec-fetch-site").is_some_and(|value| value == "same-origin")
+    matches!(only(headers, "sec-fetch-site"), Some(Some(value)) if value == "same-origin")
 }
 
 /// Most bytes of the logout form.

@@ -3,7 +3,7 @@
 //! `Sec-Fetch-*` is written by the browser and can't be set by a script, so it decides wherever it is sent.
 
 use http::header::{ACCEPT, ORIGIN, REFERER, UPGRADE};
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method};
 
 use crate::web::respond::Audience;
 
@@ -54,7 +54,10 @@ impl Navigation {
 }
 
 fn is_navigation(headers: &HeaderMap) -> bool {
-    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    // A browser says each once; what is said twice is somebody else's.
+    let text = |name: &str| {
+        only(headers, name).map(|value| value.and_then(|value| value.to_str().ok()).unwrap_or("?"))
+    };
     if ["sec-purpose", "purpose", "x-moz"]
         .iter()
         .any(|name| text(name).is_some_and(|it| it.contains("prefetch")))
@@ -66,7 +69,30 @@ fn is_navigation(headers: &HeaderMap) -> bool {
     }
     !headers.contains_key("x-requested-with")
         && !headers.contains_key(UPGRADE)
-        && headers.get_all(ACCEPT).iter().any(|value| value.to_str().is_ok_and(|it| it.contains("text/html")))
+        && headers.get_all(ACCEPT).iter().any(|value| value.to_str().is_ok_and(accepts_html))
+}
+
+/// The value of a field: `None` if it is absent, `Some(None)` if it is there more than once.
+pub(super) fn only<'h>(headers: &'h HeaderMap, name: &str) -> Option<Option<&'h HeaderValue>> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next()?;
+    Some(values.next().is_none().then_some(first))
+}
+
+/// Whether an Accept field names HTML (RFC 9110 section 12.5.1). A wildcard is what every program sends.
+fn accepts_html(accept: &str) -> bool {
+    accept.split(',').any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let html = parts.next().is_some_and(|media| {
+            media.eq_ignore_ascii_case("text/html") || media.eq_ignore_ascii_case("application/xhtml+xml")
+        });
+        let refused = parts.any(|parameter| {
+            let weight =
+                parameter.strip_prefix(['q', 'Q']).and_then(|rest| rest.trim_start().strip_prefix('='));
+            weight.is_some_and(|weight| weight.trim().parse() == Ok(0.0_f32))
+        });
+        html && !refused
+    })
 }
 
 /// The path and query of a `Referer` that lies in one of `origins`.
@@ -78,7 +104,7 @@ pub(super) fn same_origin_referer<'h>(headers: &'h HeaderMap, origin: &str) -> O
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderName, HeaderValue};
+    use http::HeaderName;
 
     use super::*;
 
@@ -111,6 +137,11 @@ mod tests {
             ("GET", &[HTML, ("x-requested-with", "XMLHttpRequest")], Navigation::Program),
             ("GET", &[HTML, ("upgrade", "websocket")], Navigation::Program),
             ("GET", &[("accept", "application/json")], Navigation::Program),
+            ("GET", &[("accept", "TEXT/HTML")], Navigation::Page),
+            ("GET", &[("accept", "application/json, text/html;q=0.9")], Navigation::Page),
+            ("GET", &[("accept", "text/html;q=0, application/json")], Navigation::Program),
+            ("GET", &[("accept", "application/x; note=text/html")], Navigation::Program),
+            ("GET", &[("sec-fetch-mode", "navigate"), ("sec-fetch-mode", "cors")], Navigation::Program),
             ("GET", &[("accept", "*/*")], Navigation::Program),
             ("GET", &[], Navigation::Program),
         ] {

@@ -180,9 +180,10 @@ impl Ended {
     }
 }
 
-/// The one `Origin` of a request, if it has one that can be read.
+/// The one `Origin` of a request, if it has any; several, or one that can't be read, are nobody's.
 pub(super) fn origin(headers: &HeaderMap) -> Option<&str> {
-    headers.get(http::header::ORIGIN).map(|value| value.to_str().unwrap_or("unreadable"))
+    let origin = super::navigation::only(headers, "origin")?;
+    Some(origin.and_then(|value| value.to_str().ok()).unwrap_or("unreadable"))
 }
 
 /// Starts a login.

@@ -295,11 +295,15 @@ fn sets_own_cookie(value: &HeaderValue, own: &[String]) -> bool {
         pair = rest.trim_ascii_start();
     }
     let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii_end();
-    own.iter().any(|own| {
-        name.get(..own.len()).is_some_and(|start| start.eq_ignore_ascii_case(own.as_bytes()))
-            && matches!(name.get(own.len()), None | Some(b'.'))
-    })
+    let begins = |prefix: &str| {
+        name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+    };
+    // Other services of this host, in this process or another, have a suffix.
+    begins(OTHER_SERVICES)
+        || own.iter().any(|own| begins(own) && matches!(name.get(own.len()), None | Some(b'.')))
 }
+
+const OTHER_SERVICES: &str = "__Host-portcullis-";
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");

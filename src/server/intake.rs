@@ -67,6 +67,9 @@ fn check_fields(fields: &HeaderMap, bounds: &Bounds) -> Result<(), Violation> {
     if size > bounds.head_bytes {
         return Err(Violation::HeadTooLarge);
     }
+    if fields.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err(Violation::ContentLength);
+    }
     for (name, value) in fields {
         let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
         if is_space(value.as_bytes().first()) || is_space(value.as_bytes().last()) {

@@ -296,7 +296,10 @@ impl Handler {
     fn authorised(&self, headers: &http::HeaderMap) -> bool {
         let Some(token) = &self.token else { return true };
         let Ok(token) = token.read() else { return false };
-        let given = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+        let given = headers.get(AUTHORIZATION).and_then(|value| {
+            let (scheme, token) = value.as_bytes().split_at_checked(BEARER.len())?;
+            scheme.eq_ignore_ascii_case(BEARER).then_some(token)
+        });
         given.is_some_and(|given| {
             aws_lc_rs::constant_time::verify_slices_are_equal(given, token.expose().as_bytes()).is_ok()
         })
@@ -343,6 +346,7 @@ fn text(status: StatusCode, content_type: &'static str, body: String) -> Respons
     response
 }
 
+const BEARER: &[u8] = b"Bearer ";
 /// Connections that are served at once.
 const MAX_CONNECTIONS: usize = 64;
 /// Longest wait for a request's head, which is also how long an idle connection stays.
@@ -410,6 +414,7 @@ mod tests {
             (&locked, "GET", "/config", &[local], 401),
             (&locked, "GET", "/config", &[local, ("authorization", "Bearer letmei")], 401),
             (&locked, "GET", "/config", &[local, ("authorization", "Bearer letmein")], 200),
+            (&locked, "GET", "/config", &[local, ("authorization", "bearer letmein")], 200),
             (&locked, "GET", "/readyz", &[local], 200),
             (&probes, "GET", "/readyz", &[("host", "10.1.2.3:9902")], 200),
             (&probes, "GET", "/config", &[("host", "10.1.2.3:9902")], 404),

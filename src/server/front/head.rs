@@ -65,6 +65,8 @@ struct Facts {
     chunked: bool,
     upgrade: bool,
     keep_alive: bool,
+    /// The method is one whose requests have bodies.
+    has_body: bool,
 }
 
 impl HeadParser {
@@ -152,6 +154,7 @@ impl HeadParser {
         if method == b"CONNECT" {
             return Err(Violation::Connect);
         }
+        self.facts.has_body = matches!(method, b"POST" | b"PUT" | b"PATCH");
         if target.len() > bounds.target_bytes {
             return Err(Violation::TargetTooLong);
         }
@@ -187,6 +190,10 @@ impl HeadParser {
         }
         if facts.http10 && facts.keep_alive {
             return Err(Violation::KeepAliveHttp10);
+        }
+        // Once such a body ended with the connection; what follows would be lost, or taken for a request.
+        if facts.http10 && facts.has_body && facts.content_length.is_none() {
+            return Err(Violation::ContentLength);
         }
         let body = match facts.chunked {
             true => BodyKind::Chunked,
