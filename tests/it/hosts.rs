@@ -241,6 +241,23 @@ async fn the_public_port_reads_no_credentials() {
     assert_eq!(stage.app.count(), count + 1);
 }
 
+/// A preflight carries no credentials, but what is not public does not pass the public port all the same.
+#[tokio::test]
+async fn a_forwarded_preflight_does_not_open_the_public_port() {
+    let port = free_port();
+    let stage = Stage::with(|plan| {
+        plan.set("publicApplicationPort", json!(port));
+        plan.set("corsPreflight", json!("forward"));
+    })
+    .await;
+    let request = format!(
+        "OPTIONS /app/ HTTP/1.1\r\nHost: {HOST}\r\nOrigin: https://other.test\r\n\
+         Access-Control-Request-Method: PUT\r\nConnection: close\r\n\r\n"
+    );
+    plain(port, &request).await.expect(403);
+    assert_eq!(stage.app.count(), 0);
+}
+
 /// `TLSType: None` behind a trusted proxy that speaks TLS.
 #[tokio::test]
 async fn a_trusted_proxy_terminates_tls() {

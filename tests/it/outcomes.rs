@@ -1,5 +1,7 @@
 //! Every row of the table of outcomes, for people and for programs, with the record that each leaves.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use crate::support::client::{Answer, Browser, FETCH, NAVIGATION, Pairs};
@@ -403,4 +405,28 @@ async fn methods_are_exact() {
     }
     let long = "X".repeat(1024);
     assert!(matches!(status(&mut browser, &long).await, 400 | 403 | 501));
+}
+
+/// A provider that answers `max_age` with the login it already has: what the login accepts, the rule accepts too,
+/// and what it does not accept ends in one page. Nobody goes round in circles.
+#[tokio::test]
+async fn an_old_login_is_accepted_or_refused_once() {
+    for (age, accepted) in [(850, true), (930, true), (1100, false)] {
+        let stage = Stage::with(|plan| {
+            plan.behaviour.claims = Arc::new(move |claims: &mut Value| {
+                claims["auth_time"] = json!(claims["iat"].as_u64().unwrap() - age);
+            });
+        })
+        .await;
+        let mut browser = stage.browser();
+        let back = stage.login(&mut browser, "/fresh/").await;
+        if accepted {
+            back.clone().expect(303);
+            browser.navigate(&stage.url("/fresh/")).await.expect(200);
+        } else {
+            page(&back, 403);
+            assert_eq!(stage.app.count(), 0);
+        }
+        assert_eq!(stage.idp.login_calls().0, 1, "one login for an age of {age} s");
+    }
 }

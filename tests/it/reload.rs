@@ -88,6 +88,7 @@ async fn session_keys_are_read_again() {
     std::fs::write(&file, &old).unwrap();
     let stage = Stage::with(|plan| plan.config["session"] = json!({ "keyFile": file })).await;
     let mut browser = stage.logged_in().await;
+    let mut of_before = browser.clone();
     let rotated = |count: usize| {
         let stage = &stage;
         async move {
@@ -110,7 +111,8 @@ async fn session_keys_are_read_again() {
     browser.fetch(&stage.url("/app/")).await.expect(200);
     std::fs::write(&file, format!("{new}\n")).unwrap();
     rotated(2).await;
-    // The browser may have got a cookie under the new key; one of before is worth nothing.
+    // The browser may have got a cookie under the new key; one of before is worth nothing, whoever has it cached.
+    of_before.fetch(&stage.url("/app/")).await.expect(401);
     stage.logged_in().await;
 }
 

@@ -400,9 +400,18 @@ async fn a_user_logs_out() {
     stage.proxy.event("logout").await;
 
     let mut browser = stage.logged_in().await;
+    let mut copy = browser.clone();
+    copy.fetch(&stage.url("/app/")).await.expect(200);
     let done = browser.send("POST", &logout, &[("sec-fetch-site", "same-origin")], b"").await;
     assert!(matches!(done.status, 200 | 302 | 303), "{done:?}");
     assert_eq!(browser.session(), []);
+    // A copy of the cookie is over too, on whichever worker.
+    for _ in 0..8 {
+        problem(&copy.fetch(&stage.url("/app/")).await, 401);
+    }
+    // Without a session, as a form of another site is sent, nothing is ended and nothing is said to be.
+    let refused = stage.browser().send("POST", &logout, &cross, b"").await;
+    assert_eq!((refused.status, refused.header("clear-site-data")), (403, ""));
 }
 
 /// A new configuration that needs a claim that the session did not keep: a new login, not a wrong decision.
