@@ -6,7 +6,6 @@ use crate::support::client::{Browser, NAVIGATION};
 use crate::support::idp::{Algorithm, Behaviour, Idp};
 use crate::support::ports::free_port;
 use crate::support::proxy::{Proxy, Secrets, portcullis};
-use crate::support::soon;
 use crate::support::stage::Stage;
 
 fn state() -> Arc<tempfile::TempDir> {
@@ -98,10 +97,6 @@ async fn check_finds_what_is_wrong() {
     }
 }
 
-/// Held by tests that run a proxy whose admin listener is on its default port. Declared before the proxy, it is
-/// let go of after it.
-static DEFAULT_ADMIN_PORT: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-
 /// Environment only: the variables of the original guide.
 #[tokio::test]
 async fn the_environment_is_enough() {
@@ -109,6 +104,7 @@ async fn the_environment_is_enough() {
     let app = crate::support::app::App::down();
     app.up().await;
     let port = free_port().to_string();
+    let admin = format!("127.0.0.1:{}", free_port());
     let behaviour = idp.behaviour();
     let (url, app_port) = (format!("https://app.test:{port}"), app.port.to_string());
     let environment = [
@@ -120,20 +116,13 @@ async fn the_environment_is_enough() {
         ("APP_PORT", &app_port),
         ("USER_PORT", &port),
         ("USER_TAG", "email=alice@acme.com"),
+        ("ADMIN_LISTEN", &admin),
     ];
     let checked = portcullis(&["check", "--offline"], &environment).await;
     assert_eq!(checked.code, Some(0), "{checked:?}");
     let unset = portcullis(&["run"], &environment[1..]).await;
     assert_eq!(unset.code, Some(64), "{unset:?}");
     assert!(unset.stderr.contains("IDP_URL"), "{unset:?}");
-    // The built-in file leaves the admin listener where it is by default.
-    let _mine = DEFAULT_ADMIN_PORT.lock().await;
-    let free = async {
-        while std::net::TcpListener::bind(("127.0.0.1", 9901)).is_err() {
-            tokio::task::yield_now().await;
-        }
-    };
-    soon("port 9901, that of the admin listener, to be free", free).await;
     let started = |line: &str| line.contains("\"event\":\"started\"");
     let _proxy = Proxy::launch(state(), &["run"], &environment, started).await.unwrap();
     let mut browser = Browser::new(&Secrets::default());
@@ -147,7 +136,6 @@ async fn try_is_the_first_impression() {
     let port = free_port().to_string();
     let url = format!("https://localhost:{port}");
     let alone = |line: &str| line.trim_end_matches('/') == url;
-    let _mine = DEFAULT_ADMIN_PORT.lock().await;
     let _proxy = Proxy::launch(state(), &["try", "--port", &port], &[], alone).await.unwrap();
     let mut browser = Browser::new(&Secrets::default());
     browser.navigate(&format!("{url}/public")).await.expect(200);
