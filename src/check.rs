@@ -61,7 +61,7 @@ pub async fn check(config: &Config, offline: bool) -> Vec<Finding> {
     let mut findings = vec![Finding {
         level: Level::Fine,
         about: "configuration".to_owned(),
-        what: format!("{} services, {} rules", config.services.len(), rules(config)),
+        what: format!("services: {}, rules: {}", config.services.len(), rules(config)),
         fix: String::new(),
     }];
     for warning in &config.warnings {
@@ -122,7 +122,11 @@ fn keys(source: &KeySource) -> Finding {
 /// Whether the state directory can be written, or made. Leaves nothing behind.
 fn state_directory(directory: &Path) -> Finding {
     let about = "stateDirectory";
-    let Some(existing) = directory.ancestors().find(|ancestor| ancestor.is_dir()) else {
+    // The last ancestor of a relative path is empty, which means the working directory.
+    let here = |ancestor: &Path| {
+        if ancestor.as_os_str().is_empty() { Path::new(".").to_owned() } else { ancestor.to_owned() }
+    };
+    let Some(existing) = directory.ancestors().map(here).find(|ancestor| ancestor.is_dir()) else {
         return finding(
             Level::Error,
             about,
@@ -283,3 +287,19 @@ async fn application(service: &Service) -> Finding {
 
 /// Longest wait for the application.
 const LONGEST_PROBE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_directory_that_can_be_made_is_fine() {
+        // Relative, as in a configuration file of the working directory.
+        assert_eq!(state_directory(Path::new("not-there-yet")).level, Level::Fine);
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(state_directory(directory.path()).level, Level::Fine);
+        assert_eq!(state_directory(&directory.path().join("a/b")).level, Level::Fine);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "something was left behind");
+        assert_eq!(state_directory(Path::new("/proc/self/state")).level, Level::Error);
+    }
+}

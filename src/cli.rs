@@ -39,7 +39,7 @@ pub enum Command {
         APP_DOMAIN     the host in APP_URL\n  \
         APP_PORT       port of the application on 127.0.0.1\n  \
         USER_PORT      port where Portcullis listens with TLS\n  \
-        USER_TAG       tag that a user needs, such as group=staff\n\
+        USER_TAG       tag that a user needs, such as groups=staff\n\
         And if set, STATE_DIRECTORY (keeps keys and certificates) and ADMIN_LISTEN (127.0.0.1:9901).\n\n\
         SIGTERM drains: not ready for limits.shutdownDelay, then no new connections, then exit 0.")]
     Run(ConfigArgs),

@@ -18,6 +18,7 @@ use crate::devidp::{
 };
 use crate::path::NormalPath;
 use crate::policy::{Caller, Decision};
+use crate::proxy::Connector;
 use crate::run::{Options, Proxy, StartError, install_cryptography, raise_file_limit, stop_signal};
 use crate::secret::Secret;
 use crate::tag::TagSet;
@@ -96,6 +97,11 @@ async fn trial(arguments: &TryArgs, log: Log) -> Result<(), TrialError> {
         App::Demo { .. } => demo_users(),
         App::Own { .. } => may_use(demo_users(), |user| is_allowed(&config, user)),
     };
+    let app_answers = match config.services.first().map(|service| Connector::new(&service.upstream.upstream))
+    {
+        Some(Ok(connector)) if own_url.is_some() => connector.probe(PROBE_TIMEOUT).await.is_ok(),
+        _ => true,
+    };
     let options = Options { log, explain_denials: true };
     let mut tries = 0;
     let proxy = loop {
@@ -110,6 +116,13 @@ async fn trial(arguments: &TryArgs, log: Log) -> Result<(), TrialError> {
         }
     };
     tell(&setup, &users, admin, own_url.as_deref().map(|url| (url, user_tag)))?;
+    if !app_answers {
+        let url = own_url.as_deref().unwrap_or_default();
+        writeln!(
+            std::io::stdout().lock(),
+            "NOTE: nothing accepts connections at {url} yet; start your application.\n"
+        )?;
+    }
     let idp = DevIdp::new(&issuer, vec![client.clone()], users, Clock::system())?;
     tokio::spawn(async move { idp.serve(provider).await.map(|never| match never {}) });
     if let Some(demo) = demo {
@@ -136,9 +149,12 @@ pub fn dev_idp(arguments: &DevIdpArgs) -> Result<(), TrialError> {
         let mut out = std::io::stdout().lock();
         writeln!(out, "A development identity provider: anybody on this machine may sign in as anybody.\n")?;
         writeln!(out, "{issuer}\n")?;
+        writeln!(out, "is the issuer (OIDCProviderURL). The one client that it knows:\n")?;
         writeln!(out, "  client id     {}", arguments.client_id)?;
         writeln!(out, "  callback URL  {}\n", arguments.redirect_uri)?;
-        users_table(&mut out, &demo_users())?;
+        for user in demo_users() {
+            writeln!(out, "  {:<6} groups={:<14} {}", user.login, user.groups.join(","), user.email)?;
+        }
         drop(out);
         tokio::select! {
             result = idp.serve(listener) => result.map(|never| match never {}).map_err(|error| std::io::Error::other(error.to_string()))?,
@@ -195,7 +211,10 @@ fn free_address() -> Result<SocketAddr, TrialError> {
 fn state_directory() -> Option<PathBuf> {
     let base = match std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute()) {
         Some(base) => base,
-        None => PathBuf::from(std::env::var_os("HOME")?).join(".local/state"),
+        None => {
+            let home = std::env::var_os("HOME").map(PathBuf::from).filter(|path| path.is_absolute())?;
+            home.join(".local/state")
+        }
     };
     let directory = base.join("portcullis/try");
     std::fs::create_dir_all(&directory).is_ok().then_some(directory)
@@ -252,6 +271,8 @@ fn users_table(out: &mut impl std::io::Write, users: &[User]) -> std::io::Result
 const DEFAULT_PORT: u16 = 8443;
 /// Connections at once: enough for a person, and for whatever limit of open files a shell has.
 const CONNECTIONS: usize = 400;
+/// Longest look for an application of one's own.
+const PROBE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
 /// Addresses that are tried for the admin listener after the first.
 const ADMIN_TRIES: u8 = 3;
 /// Ports that are tried from there on.

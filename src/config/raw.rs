@@ -89,7 +89,7 @@ pub struct Admin {
     /// `ADDRESS:PORT` or `unix:/path`. Serves `/healthz`, `/readyz`, `/metrics` and `/config`. Another address
     /// than loopback needs `tokenFile`.
     pub listen: String,
-    /// A file with the bearer token that `/config` and every POST then need.
+    /// A file with the bearer token that `/config` then needs.
     pub token_file: Option<String>,
     /// A second `ADDRESS:PORT`, for example `0.0.0.0:9902`, that serves only `/healthz`, `/readyz` and
     /// `/metrics`, for kubelet and Prometheus.

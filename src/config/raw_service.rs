@@ -100,8 +100,8 @@ pub struct Service {
     /// The same, as the path of a PEM file.
     #[serde(rename = "TLSCertificateKeyFile")]
     pub tls_certificate_key_file: Option<String>,
-    /// Addresses or networks of load balancers. Only from them are `X-Forwarded-For`, `X-Forwarded-Proto` and
-    /// `Forwarded` believed. None by default.
+    /// Addresses or networks of load balancers. Only from them are `X-Forwarded-For` and `X-Forwarded-Proto`
+    /// believed; `Forwarded` is not read. None by default.
     pub trusted_proxies: Vec<String>,
     /// `Strict-Transport-Security` with this max-age: a length of time, or seconds. Off by default.
     #[serde(deserialize_with = "super::unit::seconds_or_span")]

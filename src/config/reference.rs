@@ -146,7 +146,7 @@ JSON Schema for your editor. Tested examples are in `config/examples`.
 - *PEM or path* is a PEM text in the file itself, or the path of a PEM file. Files of certificates, keys and secrets
   are read again when they change. One trailing newline of a secret's file doesn't count.
 - A key and the same key with `File` at its end exclude each other.
-- What protects is never accepted and ignored: a key that has no effect in its place is an error, and what a later
+- What protects is never accepted and ignored: a key that can't be enforced in its place is an error, and what a later
   version will bring is refused with "not supported in this version".
 "#;
 

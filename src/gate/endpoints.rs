@@ -68,7 +68,11 @@ impl Worker {
         entry: &mut Entry,
     ) -> Result<Response<Body>, Refusal> {
         let method = request.method();
-        entry.navigation = Navigation::of_endpoint(method, request.headers());
+        entry.navigation = match endpoint {
+            // Made for scripts; a page would be no answer to them.
+            Endpoint::Session => Navigation::Program,
+            _ => Navigation::of_endpoint(method, request.headers()),
+        };
         let known = method == Method::GET || (endpoint == Endpoint::Logout && method == Method::POST);
         if !known {
             return Err(Refusal::Method(endpoint.allow()));

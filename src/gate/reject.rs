@@ -80,6 +80,10 @@ impl Refusal {
         let reply = |audience| Reply { audience, request_id: id.as_str(), service: service.as_deref() };
         let given = reply(entry.navigation.audience());
         match self {
+            // Whoever speaks plain HTTP to this port typed a URL, most likely.
+            Self::Malformed(Violation::PlainText) => {
+                malformed(&reply(Audience::Person), Violation::PlainText)
+            }
             Self::Malformed(violation) => malformed(&given, violation),
             Self::Misdirected(_) => given.misdirected(),
             Self::Target(error) => given.bad_request(&error.to_string()),

@@ -21,7 +21,7 @@ pub(super) fn server_events(log: &Log) -> server::Events {
             ),
             server::Event::AcceptPaused { reason } => ("accept-paused", Level::Warning, reason),
             server::Event::HandshakeFailed { peer, reason, .. } => {
-                ("handshake-failed", Level::Warning, format!("{peer}: {reason}"))
+                ("handshake-failed", Level::Info, format!("{peer}: {reason}"))
             }
         };
         log.event(Event::new(name, level).message(message));

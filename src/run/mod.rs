@@ -163,8 +163,15 @@ impl Proxy {
         tokio::spawn(tell_when_started(&self.bound, &self.gate.lifecycle, log.clone()));
         let gate = self.gate;
         let (lifecycle, events) = (gate.lifecycle.clone(), events::server_events(&log));
+        let delay = self.limits.shutdown_delay;
+        let told = log.clone();
+        let stop = async move {
+            shutdown.await;
+            let message = format!("not ready any more; accepting for {} s, then draining", delay.as_secs());
+            told.event(Event::new("stopping", Level::Info).message(message));
+        };
         let stopped =
-            server::run(self.bound, self.limits, lifecycle, shutdown, events, move |_| gate.worker()).await?;
+            server::run(self.bound, self.limits, lifecycle, stop, events, move |_| gate.worker()).await?;
         let message = match stopped.cut {
             0 => "everything under way was finished".to_owned(),
             cut => format!("{cut} connections were still busy after limits.drain and were cut off"),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::oidc::Status;
-use crate::server::Lifecycle;
+use crate::server::{Lifecycle, Phase};
 use crate::telemetry::admin;
 use crate::{gate, policy};
 
@@ -30,7 +30,8 @@ pub(super) fn probe(services: Vec<Arc<gate::Service>>, lifecycle: Lifecycle) -> 
             (true, false) => "ready",
         };
         let list: Vec<_> = chosen.iter().map(|service| service_report(service)).collect();
-        let report = json!({ "status": status, "services": list });
+        let stopping = lifecycle.phase() > Phase::Serving;
+        let report = json!({ "status": status, "stopping": stopping, "services": list });
         Some(admin::Ready { ready, report })
     })
 }

@@ -149,14 +149,14 @@ impl AccessRecord {
             line.push_str(" tags=");
             escape(line, &tags.join(","));
         }
-        if let Some(detail) = &self.detail {
-            line.push_str(" - ");
-            escape(line, detail);
-        }
         let _ = write!(line, " client={} id={}", self.client, self.request_id);
         if let Some(service) = &self.service {
             line.push_str(" service=");
             escape(line, service);
+        }
+        if let Some(detail) = &self.detail {
+            line.push_str(": ");
+            escape(line, detail);
         }
     }
 }

@@ -407,6 +407,19 @@ async fn methods_are_exact() {
     assert!(matches!(status(&mut browser, &long).await, 400 | 403 | 501));
 }
 
+/// The session endpoint is for scripts: JSON, whatever they say of themselves.
+#[tokio::test]
+async fn the_session_endpoint_answers_in_json() {
+    let stage = Stage::usual().await;
+    let session = stage.url("/aporeto/oidc/session");
+    for headers in [&[][..], &FETCH, &[("accept", "*/*")]] {
+        let answer = stage.browser().send("GET", &session, headers, b"").await;
+        problem(&answer, 401);
+    }
+    let mut browser = stage.logged_in().await;
+    assert_eq!(browser.send("GET", &session, &[], b"").await.expect(200).json()["subject"], "alice");
+}
+
 /// A provider that answers `max_age` with the login it already has: what the login accepts, the rule accepts too,
 /// and what it does not accept ends in one page. Nobody goes round in circles.
 #[tokio::test]
