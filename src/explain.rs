@@ -71,7 +71,16 @@ pub fn explain(config: &Config, question: Question<'_>) -> Result<String, Questi
         Some(rule) => {
             let _ = writeln!(text, "rule: {} {} (spec {})", rule.method(), rule.uri(), rule.spec());
         }
-        None => text.push_str("rule: none names this method and path\n"),
+        None => {
+            text.push_str("rule: none names this method and path\n");
+            if question.method.bytes().any(|byte| byte.is_ascii_lowercase()) {
+                let _ = writeln!(
+                    text,
+                    "note: methods are case-sensitive; {} is another",
+                    question.method.to_ascii_uppercase()
+                );
+            }
+        }
     }
     decide(&mut text, service, rule, question.claims);
     Ok(text)

@@ -106,7 +106,7 @@ impl Worker {
             entry.reject(DropReason::Login);
             return Ok(self.reply(arrived, entry).found(&service.login_url(&target)));
         }
-        let wanted = Wanted { target, attempt: 1, acr_values: Vec::new(), max_age: None };
+        let wanted = Wanted::returning_to(service, target, 1, self.clock.now());
         self.redirect_to_provider(arrived, party, request.headers(), wanted, entry).await
     }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use http::header::SET_COOKIE;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 
@@ -13,9 +13,11 @@ use super::admit::Arrived;
 use super::entry::Entry;
 use super::navigation::Navigation;
 use super::reject::Refusal;
-use super::service::RelyingParty;
+use super::service::{RelyingParty, Service};
 use crate::clock::UnixTime;
 use crate::oidc::{self, Begin, CallbackError, CallbackParameters, Identity, Transaction};
+use crate::path::NormalPath;
+use crate::policy::{Caller, Decision};
 use crate::session::{Absent, NewSession, Purpose, Session, SessionError, TransactionId};
 use crate::telemetry::{DropReason, Event, Level, LoginResult};
 use crate::web::Body;
@@ -31,6 +33,19 @@ pub(super) struct Wanted {
     pub(super) acr_values: Vec<String>,
     /// Oldest authentication that will do.
     pub(super) max_age: Option<Duration>,
+}
+
+impl Wanted {
+    /// A login that returns to `target`, as strong and fresh as its rule will want it: once is enough then.
+    pub(super) fn returning_to(service: &Service, target: String, attempt: u8, now: UnixTime) -> Self {
+        let path = NormalPath::parse(&target, &service.path).ok();
+        let rule = path.and_then(|path| service.policy.find(&Method::GET, &path).ok().flatten());
+        let (acr_values, max_age) = match service.policy.decide(rule, Caller::Anonymous, now) {
+            Decision::Login(wishes) => (wishes.acr_values.to_vec(), wishes.max_age),
+            _ => (Vec::new(), None),
+        };
+        Self { target, attempt, acr_values, max_age }
+    }
 }
 
 /// The `state` parameter, sealed: what a callback can be answered with even if its cookie is gone.
@@ -198,7 +213,7 @@ impl Worker {
             return Err(Refusal::SignIn { login: service.login_url(&target), absent });
         }
         entry.detail = Some("the login is unknown or too old; starting it again".to_owned());
-        let wanted = Wanted { target, attempt: MAX_ATTEMPTS, acr_values: Vec::new(), max_age: None };
+        let wanted = Wanted::returning_to(service, target, MAX_ATTEMPTS, self.clock.now());
         self.redirect_to_provider(arrived, party, request.headers(), wanted, entry).await
     }
 

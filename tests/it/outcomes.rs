@@ -202,6 +202,10 @@ async fn a_stronger_login_is_needed() {
         assert!(answer.text().contains(value) || answer.text().contains("15 min"), "{}", answer.text());
         stage.idp.change(|behaviour| behaviour.honours_step_up = true);
     }
+    // A login that is asked for by its URL knows what its page will want.
+    let asked =
+        stage.browser().navigate(&stage.url("/aporeto/oidc/login?return=%2Fstrong%2F")).await.expect(302);
+    assert!(asked.location().query_pairs().any(|(name, given)| name == "acr_values" && given == "gold"));
     // Somebody whom the tags do not allow is not asked for more.
     let mut browser = stage.logged_in().await;
     page(&browser.navigate(&stage.url("/admin/")).await, 403);
