@@ -198,7 +198,7 @@ impl Worker {
         }
         if matches!(absent, Absent::IdleTimeout | Absent::MaxLifetime | Absent::TokenExpired) {
             let event = Event::new("session-expired", Level::Info).service(&service.name).request(entry.id);
-            self.log.event(event.message(absent.to_string()));
+            self.journal.log().event(event.message(absent.to_string()));
         }
         entry.detail = Some(absent.to_string());
         self.begin_login(arrived, party, request, wishes, entry).await

@@ -38,7 +38,7 @@ use crate::clock::Clock;
 use crate::proxy::Forwarder;
 use crate::server::{Connection, Handler, Lifecycle, Phase};
 use crate::session::Absent;
-use crate::telemetry::{Log, Metrics, RequestCounters, RequestIds};
+use crate::telemetry::{Journal, Log, Metrics, RequestCounters, RequestIds};
 use crate::web::Body;
 use crate::web::respond::Reply;
 
@@ -127,7 +127,7 @@ impl Gate {
             counters: self.metrics.requests(None),
             ids: RequestIds::new(),
             limits: self.limits,
-            log: self.log.clone(),
+            journal: Journal::open(&self.log),
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
         })
@@ -148,7 +148,7 @@ pub struct Worker {
     counters: Arc<RequestCounters>,
     ids: RequestIds,
     limits: Limits,
-    log: Log,
+    journal: Rc<Journal>,
     metrics: Metrics,
     clock: Clock,
 }
@@ -182,7 +182,7 @@ impl Handler for Worker {
         connection: Rc<Connection>,
     ) -> Response<Body> {
         let client = connection.peer.ip().to_canonical();
-        let mut entry = Entry::open(&self.log, &self.counters, self.ids.next_id(), client, &request);
+        let mut entry = Entry::open(&self.journal, &self.counters, self.ids.next_id(), client, &request);
         let origin = service::origin(request.headers()).map(str::to_owned);
         let admitted = caught(self.admit(request, &connection, &mut entry)).await;
         let mut response = match admitted.unwrap_or_else(|| Err(Refusal::Internal(PANICKED.to_owned()))) {
