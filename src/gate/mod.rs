@@ -16,6 +16,7 @@ mod navigation;
 mod reject;
 mod service;
 
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -30,9 +31,9 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 
 use self::admit::Arrived;
-use self::callers::{Callers, Known};
+use self::callers::{Callers, Known, Presented};
 use self::entry::Entry;
-use self::host::HostTable;
+use self::host::{HostTable, RequestHost};
 use self::reject::Refusal;
 use crate::clock::Clock;
 use crate::proxy::Forwarder;
@@ -122,7 +123,11 @@ impl Gate {
             listeners: self
                 .listeners
                 .iter()
-                .map(|listener| LocalListener { entrance: listener.entrance, hosts: hosts(listener) })
+                .map(|listener| LocalListener {
+                    entrance: listener.entrance,
+                    hosts: hosts(listener),
+                    recent: RefCell::new(None),
+                })
                 .collect(),
             counters: self.metrics.requests(None),
             ids: RequestIds::new(),
@@ -157,6 +162,8 @@ pub struct Worker {
 struct LocalListener {
     entrance: Entrance,
     hosts: HostTable<LocalService>,
+    /// The host of the last request that named one: the next one is likely to name the same.
+    recent: RefCell<Option<Rc<RequestHost>>>,
 }
 
 /// A service on one worker: its opened sessions and its connections to the application.
@@ -235,6 +242,16 @@ impl Worker {
         party: &RelyingParty,
         headers: &HeaderMap,
     ) -> Result<Rc<Known>, Absent> {
+        self.presented(arrived, party, headers).map(|presented| presented.known)
+    }
+
+    /// The same, with what is left of the cookies.
+    fn presented(
+        &self,
+        arrived: &Arrived<'_>,
+        party: &RelyingParty,
+        headers: &HeaderMap,
+    ) -> Result<Presented, Absent> {
         let local = arrived.local;
         local.callers.find(&local.service, party, headers, self.limits.session_cache_bytes)
     }

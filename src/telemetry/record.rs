@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 
 use super::RequestId;
+use crate::digits::{Decimal, push_address};
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,20 +127,26 @@ impl AccessRecord<'_> {
         if let Some(service) = self.service {
             string_field(line, "service", service);
         }
-        let _ = write!(line, ",\"client\":\"{}\"", self.client);
+        line.push_str(",\"client\":\"");
+        push_address(line, self.client);
+        line.push('"');
         string_field(line, "method", self.method);
         string_field(line, "path", self.path);
-        let micros = self.duration.as_micros();
-        let _ = write!(
-            line,
-            ",\"status\":{},\"durationMs\":{}.{:03},\"bytesIn\":{},\"bytesOut\":{},\"action\":\"{}\"",
-            self.status,
-            micros / 1000,
-            micros % 1000,
-            self.bytes_in,
-            self.bytes_out,
-            self.action.as_str(),
-        );
+        let micros = u64::try_from(self.duration.as_micros()).unwrap_or(u64::MAX);
+        for (name, number) in [(",\"status\":", u64::from(self.status)), (",\"durationMs\":", micros / 1000)]
+        {
+            line.push_str(name);
+            line.push_str(Decimal::new(number).as_str());
+        }
+        line.push('.');
+        line.push_str(Decimal::new(micros % 1000).three_digits());
+        for (name, number) in [(",\"bytesIn\":", self.bytes_in), (",\"bytesOut\":", self.bytes_out)] {
+            line.push_str(name);
+            line.push_str(Decimal::new(number).as_str());
+        }
+        line.push_str(",\"action\":\"");
+        line.push_str(self.action.as_str());
+        line.push('"');
         if let Some(reason) = self.drop_reason {
             string_field(line, "dropReason", reason.as_str());
         }
@@ -338,7 +345,9 @@ impl Stamp {
             self.text.truncate(SECONDS_LENGTH);
         }
         line.push_str(&self.text);
-        let _ = write!(line, ".{:03}Z", since.subsec_millis());
+        line.push('.');
+        line.push_str(Decimal::new(since.subsec_millis().into()).three_digits());
+        line.push('Z');
     }
 }
 
