@@ -57,12 +57,14 @@ impl Worker {
             match party.endpoint(path) {
                 // The plain listener never reads credentials, so our endpoints have nothing to do there.
                 Some(_) if arrived.entrance == Entrance::PublicOnly => return Err(Refusal::Reserved),
+                Some(_) if wants_websocket(request.headers()) => return Err(Refusal::Reserved),
                 Some(endpoint) => return self.endpoint(endpoint, party, &arrived, request, entry).await,
                 None if LATER_PATHS.contains(&path) => return Err(Refusal::Reserved),
                 None => {}
             }
         }
-        if let Some(origin) = websocket_origin(request.headers())
+        if wants_websocket(request.headers())
+            && let Some(origin) = service::origin(request.headers())
             && !service.allows_origin(origin, &arrived.host.authority)
         {
             return Err(Refusal::Origin);
@@ -301,13 +303,12 @@ fn note_denied_tags(denial: &Denial<'_>, entry: &mut Entry) {
     }
 }
 
-/// The Origin of a WebSocket handshake.
-fn websocket_origin(headers: &HeaderMap) -> Option<&str> {
-    let upgrades = headers
+/// Whether this may be a WebSocket handshake, from HTTP/2 too: there the server has made one of the CONNECT.
+fn wants_websocket(headers: &HeaderMap) -> bool {
+    headers
         .get_all(UPGRADE)
         .iter()
-        .any(|value| value.to_str().is_ok_and(|text| text.to_ascii_lowercase().contains("websocket")));
-    if upgrades { service::origin(headers) } else { None }
+        .any(|value| value.to_str().is_ok_and(|text| text.to_ascii_lowercase().contains("websocket")))
 }
 
 impl Service {
