@@ -188,6 +188,18 @@ async fn lengths_that_lie_are_reset() {
     }
 }
 
+/// hyper ends the whole connection over it.
+#[tokio::test]
+async fn a_connect_with_a_length_reaches_nobody() {
+    let server = Server::start(limits()).await;
+    let mut raw = Raw::connect(&server).await;
+    raw.send(&[frame(1, 4, 1, &connect(&[("content-length", "5")])), frame(0, 1, 1, b"12345")].concat())
+        .await;
+    let back = raw.back().await;
+    assert!(!matches!(back, Back::Headers(_)), "{back:?}");
+    assert!(server.shared.seen().is_empty());
+}
+
 #[tokio::test]
 async fn what_h2_lets_through_is_refused_before_the_handler() {
     let server = Server::start(limits()).await;
