@@ -326,3 +326,30 @@ async fn another_protocol_is_a_tunnel_after_the_apps_101() {
         assert_eq!(Raw::ask(stage.port, HOST, request).await.status, 502, "{upgrade}");
     }
 }
+
+/// A quiet tunnel holds no buffers: 40 KiB are the promise, TLS included.
+#[tokio::test]
+async fn a_quiet_websocket_costs_little() {
+    let stage = Stage::usual().await;
+    let request = format!(
+        "GET /public/ws HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    let mut live = Vec::new();
+    let mut memory = Vec::new();
+    // The first ones also pay for what all share.
+    for count in [50, 200] {
+        for _ in 0..count {
+            let mut raw = Raw::connect(stage.port, HOST).await;
+            raw.send(&request).await;
+            assert_eq!(raw.answer().await.unwrap().status, 101);
+            // A masked text frame, and its echo.
+            raw.send(b"\x81\x85\0\0\0\0hello").await;
+            raw.until_bytes(b"\x81\x05hello").await.expect("the echo");
+            live.push(raw);
+        }
+        memory.push(stage.proxy.memory());
+    }
+    let each = (memory[1] - memory[0]) / 200;
+    assert!(each <= 40 * 1024, "{each} bytes for a live WebSocket");
+}
