@@ -33,4 +33,5 @@ mod it {
     mod rp_tokens;
     mod session;
     mod shutdown;
+    mod tunnels;
 }

@@ -71,6 +71,7 @@ impl Worker {
             match party.endpoint(path) {
                 // The plain listener never reads credentials, so our endpoints have nothing to do there.
                 Some(_) if arrived.entrance == Entrance::PublicOnly => return Err(Refusal::Reserved),
+                Some(_) if wants_websocket(request.headers()) => return Err(Refusal::Reserved),
                 Some(endpoint) => {
                     return Box::pin(self.endpoint(endpoint, party, &arrived, request, entry)).await;
                 }
@@ -78,7 +79,8 @@ impl Worker {
                 None => {}
             }
         }
-        if let Some(origin) = websocket_origin(request.headers())
+        if wants_websocket(request.headers())
+            && let Some(origin) = service::origin(request.headers())
             && !service.allows_origin(origin, &arrived.host.authority)
         {
             return Err(Refusal::Origin);
@@ -349,12 +351,11 @@ fn note_denied_tags(denial: &Denial<'_>, entry: &mut Entry) {
     }
 }
 
-/// The Origin of a WebSocket handshake.
-fn websocket_origin(headers: &HeaderMap) -> Option<&str> {
+/// Whether this may be a WebSocket handshake, from HTTP/2 too: there the server has made one of the CONNECT.
+fn wants_websocket(headers: &HeaderMap) -> bool {
     const WEBSOCKET: &[u8] = b"websocket";
-    let mut upgrades = headers.get_all(UPGRADE).iter().map(HeaderValue::as_bytes);
     let asks = |value: &[u8]| value.windows(WEBSOCKET.len()).any(|word| word.eq_ignore_ascii_case(WEBSOCKET));
-    if upgrades.any(asks) { service::origin(headers) } else { None }
+    headers.get_all(UPGRADE).iter().any(|value| asks(value.as_bytes()))
 }
 
 impl Service {

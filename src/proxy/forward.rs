@@ -14,7 +14,7 @@ use super::exchange::{Background, Conn, Failure, expects_continue};
 use super::headers::{self, Mapped};
 use super::pool::Pool;
 use super::tunnel::{Tunnel, Tunnels};
-use super::upgrade::Handshake;
+use super::upgrade::Upgrade;
 use super::upload::{Progress, Upload};
 use super::{Config, Connector, Error, Terms};
 use crate::path::NormalPath;
@@ -59,8 +59,10 @@ impl Forwarder {
     /// sent again once if it is idempotent (RFC 9110 section 9.2.2), has no body, and a connection that
     /// had served before died under it; or if not a byte of it had been written.
     ///
-    /// A valid WebSocket handshake that the application accepts with its own `101` becomes a tunnel; hyper
-    /// must then be serving the client's connection with upgrades.
+    /// A valid WebSocket handshake, or a wish for another protocol, that the application accepts with its own
+    /// `101` becomes a tunnel; hyper must then be serving the client's connection with upgrades. A handshake
+    /// that came over HTTP/2 (RFC 8441) looks like one over HTTP/1.1, but for its version and its missing key;
+    /// so does its answer, which is never any other 2xx.
     pub async fn forward(
         &self,
         request: Request<Body>,
@@ -91,11 +93,11 @@ impl Forwarder {
         terms: Terms<'_>,
     ) -> Result<Response<Body>, Error> {
         let (mut head, body) = request.into_parts();
-        let handshake = Handshake::read(&mut head, &body)?;
+        let upgrade = Upgrade::read(&mut head, &body)?;
         headers::prepare(&mut head.headers, &self.mapped, &terms);
         headers::frame(&mut head.headers, &head.method, &body);
-        if handshake.is_some() {
-            Handshake::restore(&mut head.headers);
+        if let Some(upgrade) = &upgrade {
+            upgrade.ask(&mut head.headers);
         }
         let held = expects_continue(&head.headers);
         let (upload, progress) = Upload::new(self.watched(body, &terms), held);
@@ -106,15 +108,15 @@ impl Forwarder {
         *request.headers_mut() = head.headers;
         let (conn, answer) = self.exchange(request, progress.as_deref()).await?;
 
-        match (answer.status(), handshake) {
-            (StatusCode::SWITCHING_PROTOCOLS, Some(handshake)) => {
-                self.open_tunnel(conn, answer, handshake, terms).await
-            }
-            (StatusCode::SWITCHING_PROTOCOLS, None) => {
-                Err(Error::BadAnswer("it switches protocols without being asked to"))
-            }
-            _ => self.answer(conn, answer, progress.as_deref(), terms),
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            upgrade.map_or(Ok(()), |upgrade| upgrade.declined(answer.status()))?;
+            return self.answer(conn, answer, progress.as_deref(), terms);
         }
+        let upgrade = upgrade.ok_or(Error::BadAnswer("it switches protocols without being asked to"))?;
+        if progress.is_some_and(|progress| !progress.is_complete()) {
+            return Err(Error::BadAnswer("it switches protocols before it has the whole request"));
+        }
+        self.open_tunnel(conn, answer, upgrade, terms).await
     }
 
     fn watched(&self, mut body: Body, terms: &Terms<'_>) -> Body {
@@ -185,19 +187,20 @@ impl Forwarder {
         &self,
         conn: Box<Conn>,
         answer: Response<Incoming>,
-        handshake: Handshake,
+        upgrade: Upgrade,
         terms: Terms<'_>,
     ) -> Result<Response<Body>, Error> {
-        let client = handshake.verify(answer.headers())?;
-        let (upstream, early) = conn.into_io().await;
-        let tunnel = Tunnel { client, upstream, early, ends_at: terms.ends_at, observer: terms.observer };
-        tokio::task::spawn_local(self.tunnels.clone().run(tunnel));
-
+        upgrade.accepted(answer.headers())?;
         let mut response = Response::new(Body::Empty);
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         *response.headers_mut() = answer.into_parts().0.headers;
         headers::clean(response.status(), response.headers_mut(), &self.own_cookies, false)?;
-        Handshake::restore(response.headers_mut());
+        upgrade.name(response.headers_mut());
+
+        let client = upgrade.into_client();
+        let (upstream, early) = conn.into_io().await;
+        let tunnel = Tunnel { client, upstream, early, ends_at: terms.ends_at, observer: terms.observer };
+        tokio::task::spawn_local(self.tunnels.clone().run(tunnel));
         Ok(response)
     }
 }

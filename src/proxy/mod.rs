@@ -1,7 +1,7 @@
 //! Forwarding of an allowed request to the application, and cleaning of its answer.
 //!
 //! Owns the header rules of both directions, the connections to the application, the timeouts and the one
-//! retry, and WebSocket tunnels. May not know how a request came to be allowed: a [`Permit`] is all it
+//! retry, and the tunnels of WebSockets and other upgrades. May not know how a request came to be allowed: a [`Permit`] is all it
 //! needs and the only thing of `policy` that it imports. Nor does it know sessions or pages: an [`Error`]
 //! says who is to blame, and the gate makes the answer.
 //!
@@ -19,6 +19,7 @@ mod forward;
 mod headers;
 mod identity;
 mod pool;
+mod pump;
 mod tunnel;
 mod upgrade;
 mod upload;

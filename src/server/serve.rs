@@ -104,6 +104,7 @@ fn http2(limits: &Limits, streams: StreamExecutor) -> http2::Builder<StreamExecu
     let mut builder = http2::Builder::new(streams);
     builder
         .timer(TokioTimer::new())
+        .enable_connect_protocol()
         .max_concurrent_streams(limits.h2_streams)
         .max_header_list_size(header_list_bytes(limits))
         .initial_stream_window_size(STREAM_WINDOW)

@@ -345,6 +345,14 @@ impl Raw {
         }
     }
 
+    /// Reads until these bytes are among those read, and gives all.
+    pub async fn until_bytes(&mut self, wanted: &[u8]) -> Option<Vec<u8>> {
+        while !self.ahead.windows(wanted.len()).any(|window| window == wanted) {
+            self.more().await?;
+        }
+        Some(std::mem::take(&mut self.ahead))
+    }
+
     /// Everything until the end of the connection.
     pub async fn rest(&mut self) -> Vec<u8> {
         while self.more().await.is_some() {}

@@ -6,6 +6,7 @@ mod headers;
 mod reuse;
 mod stalls;
 mod transports;
+mod upgrades;
 mod websocket;
 
 use std::cell::{Cell, RefCell};
