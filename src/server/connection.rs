@@ -16,7 +16,8 @@ use super::roster::{Activity, InFlight, Presence, Wish};
 /// the process waits for it when it drains.
 #[derive(Debug)]
 pub struct Connection {
-    /// The other end, with an IPv4 address as such also on a socket of both families.
+    /// The client: the other end of the socket, or, where that is a load balancer that sends a PROXY header, the
+    /// other end of its socket. An IPv4 address is one also on a socket of both families.
     pub peer: SocketAddr,
     /// The port that the client connected to.
     pub local_port: u16,

@@ -29,7 +29,7 @@ pub(super) async fn serve<H: Handler>(
     (stream, peer): (TcpStream, SocketAddr),
     (activity, place): (Rc<Activity>, Place),
 ) {
-    let shaken = match shake(stream, &port.kind, worker.limits.handshake_timeout).await {
+    let shaken = match shake(stream, peer, &port, worker.limits.handshake_timeout).await {
         Ok(shaken) => shaken,
         Err(HandshakeError::Silent) => return,
         Err(error) => {
@@ -38,7 +38,7 @@ pub(super) async fn serve<H: Handler>(
         }
     };
     activity.touch();
-    let Shaken { stream, protocol, sni, is_misdirected } = shaken;
+    let Shaken { stream, client, protocol, sni, is_misdirected } = shaken;
     let wire = Arc::new(Wire::default());
     let is_tls = stream.is_tls();
     let bounds = bounds(&worker.limits, is_tls);
@@ -54,7 +54,7 @@ pub(super) async fn serve<H: Handler>(
         patience: Patience::of(&worker.limits),
     };
     let connection = Rc::new(Connection {
-        peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
+        peer: SocketAddr::new(client.ip().to_canonical(), client.port()),
         local_port: port.number,
         listener: port.index,
         kind: port.kind.clone(),

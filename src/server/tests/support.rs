@@ -13,6 +13,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::TokioIo;
+use ipnet::IpNet;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -58,9 +59,16 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) async fn start(limits: Limits) -> Self {
+        Self::start_behind(limits, None).await
+    }
+
+    /// Expects PROXY headers from these networks.
+    pub(super) async fn start_behind(limits: Limits, balancers: Option<&str>) -> Self {
         let config = Arc::new(ArcSwap::from(server_config()));
         let source = config.clone();
-        let listener = |kind| Listener { address: Some("127.0.0.1".parse().unwrap()), port: 0, kind };
+        let balancers: Option<Arc<[IpNet]>> = balancers.map(|network| [network.parse().unwrap()].into());
+        let address = Some("127.0.0.1".parse().unwrap());
+        let listener = |kind| Listener { address, port: 0, kind, balancers: balancers.clone() };
         let tls = Kind::Tls(Arc::new(move || source.load_full()));
         let bound = bind(vec![listener(tls), listener(Kind::PublicOnly)]).unwrap();
         let addresses = bound.addresses();
