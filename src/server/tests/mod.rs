@@ -4,5 +4,6 @@ mod balancer;
 mod drain;
 mod http1;
 mod http2;
+mod interim;
 mod limits;
 mod support;

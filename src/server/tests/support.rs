@@ -184,6 +184,21 @@ impl Handler for Told {
                 let frames = futures_util::stream::repeat_with(move || Ok(Frame::data(chunk.clone())));
                 Response::new(StreamBody::new(frames).boxed_unsync())
             }
+            "/large" => Response::new(full(vec![b'x'; LARGE])),
+            // Hints, and the answer at once or when told to.
+            "/hints" | "/hints-hold" => {
+                tokio::task::yield_now().await;
+                let count = request.uri().query().map_or(1, |count| count.parse().unwrap());
+                for at in 0..count {
+                    let link = format!("</{at}.css>; rel=preload").parse().unwrap();
+                    let headers = http::HeaderMap::from_iter([(http::header::LINK, link)]);
+                    connection.inform(StatusCode::EARLY_HINTS, &headers);
+                }
+                if request.uri().path() == "/hints-hold" {
+                    self.0.release.notified().await;
+                }
+                Response::new(full("hinted"))
+            }
             "/last" => {
                 connection.close_after_this_response();
                 Response::new(full("last"))
@@ -199,6 +214,9 @@ impl Handler for Told {
         }
     }
 }
+
+/// Bytes of `/large`: more than sockets and buffers hold.
+pub(super) const LARGE: usize = 8 * 1024 * 1024;
 
 async fn echo_tunnel(upgrade: hyper::upgrade::OnUpgrade, connection: Rc<Connection>) {
     let tunnel = connection.tunnel();
