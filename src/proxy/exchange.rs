@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep};
 
 use super::Error;
-use super::connect::Io;
+use super::io::Io;
 use super::pool::Pool;
 use super::upload::{Progress, Upload};
 use crate::web::body::Carrier;

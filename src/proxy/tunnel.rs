@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::connect::Io;
+use super::io::Io;
 use crate::web::body::{End, Observer};
 
 /// The open tunnels of one worker and service.

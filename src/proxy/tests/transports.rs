@@ -108,14 +108,16 @@ fn roots_that_are_none_are_refused() {
         Upstream::Tls { host: "localhost".to_owned(), port: 1, roots }
     };
     for pem in ["", "not PEM", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
-        let error = Connector::new(&upstream(pem)).unwrap_err();
+        let error = Connector::new(&upstream(pem), HttpVersion::Http1).unwrap_err();
         assert!(matches!(error, ConfigError::NoRoots(_)), "{error}");
     }
     let roots = Some(Source::File("/nonexistent/ca.pem".into()));
     let missing = Upstream::Tls { host: "localhost".to_owned(), port: 1, roots };
-    assert!(Connector::new(&missing).unwrap_err().to_string().contains("/nonexistent/ca.pem"));
+    assert!(
+        Connector::new(&missing, HttpVersion::Http1).unwrap_err().to_string().contains("/nonexistent/ca.pem")
+    );
     let unnameable = Upstream::Tls { host: "a b".to_owned(), port: 1, roots: None };
-    assert!(matches!(Connector::new(&unnameable), Err(ConfigError::BadName(_))));
+    assert!(matches!(Connector::new(&unnameable, HttpVersion::Http2), Err(ConfigError::BadName(_))));
 }
 
 #[test]
@@ -172,8 +174,11 @@ fn a_name_that_is_none_is_502() {
 
 #[test]
 fn upstreams_are_named_as_urls() {
-    let connector = |upstream| Connector::new(&upstream).unwrap().to_string();
+    let connector = |upstream| Connector::new(&upstream, HttpVersion::Http1).unwrap().to_string();
     let host = || "::1".to_owned();
     assert_eq!(connector(Upstream::Tcp { host: host(), port: 80 }), "http://[::1]:80");
     assert_eq!(connector(Upstream::Unix("/run/app".into())), "unix:/run/app");
+    let connector = |upstream| Connector::new(&upstream, HttpVersion::Http2).unwrap().to_string();
+    assert_eq!(connector(Upstream::Tcp { host: host(), port: 80 }), "h2c://[::1]:80");
+    assert_eq!(connector(Upstream::Unix("/run/app".into())), "h2c+unix:/run/app");
 }
