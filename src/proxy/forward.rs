@@ -188,21 +188,25 @@ impl Forwarder {
         progress: Option<&Progress>,
     ) -> Result<(Box<Conn>, Response<Incoming>), Error> {
         let repeatable = progress.is_none() && request.method().is_idempotent();
-        if let Some(mut conn) = self.pool.take(!repeatable).await {
+        let mut waiting = self.pool.take(!repeatable).await;
+        // Three times at most: a waiting connection dies once, and connections are widened once.
+        loop {
+            let had_served = waiting.is_some();
+            let mut conn = match waiting.take() {
+                Some(conn) => conn,
+                None => {
+                    let io = self.connector.connect(self.connect_timeout).await?;
+                    Conn::new(io, &self.pool, self.idle_timeout).await?
+                }
+            };
             let copy = repeatable.then(|| copy_of(&request));
-            match conn.exchange(request, progress, self.response_timeout).await {
+            request = match conn.exchange(request, progress, self.response_timeout).await {
                 Ok(answer) => return Ok((conn, answer)),
-                Err(Failure::Unsent(unsent, _)) => request = *unsent,
-                Err(Failure::Died(error)) => request = copy.ok_or(Error::Died(error))?,
-                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Unsent(unsent, _)) if had_served => *unsent,
+                Err(Failure::Died(error)) if had_served => copy.ok_or(Error::Died(error))?,
+                Err(Failure::TooLarge(error)) if self.pool.widen() => copy.ok_or(Error::NotHttp(error))?,
+                Err(failure) => return Err(failure.into_error()),
             }
-        }
-        let io = self.connector.connect(self.connect_timeout).await?;
-        let mut conn = Conn::new(io, Rc::downgrade(&self.pool), self.idle_timeout).await?;
-        match conn.exchange(request, progress, self.response_timeout).await {
-            Ok(answer) => Ok((conn, answer)),
-            Err(Failure::Unsent(_, error) | Failure::Died(error)) => Err(Error::Died(error)),
-            Err(Failure::Final(error)) => Err(error),
         }
     }
 

@@ -23,11 +23,13 @@ pub(super) struct Receiving {
     /// What is left of a length that was stated. That it is kept is seen to by h2.
     left: Option<u64>,
     data_is_over: bool,
+    /// The end has been seen. The stream itself forgets it when the rest of the request is given up.
+    over: bool,
 }
 
 impl Receiving {
     pub(super) fn new(stream: RecvStream, link: Rc<Link>, length: Option<u64>) -> Self {
-        Self { stream, link, left: length, data_is_over: false }
+        Self { stream, link, left: length, data_is_over: false, over: false }
     }
 }
 
@@ -39,6 +41,9 @@ impl Body for Receiving {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
         if !self.data_is_over {
             match ready!(self.stream.poll_data(cx)) {
                 Some(Ok(data)) => {
@@ -46,6 +51,7 @@ impl Body for Receiving {
                     self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
                     // Fails only for a stream that has ended, which needs no room.
                     let _ = self.stream.flow_control().release_capacity(data.len());
+                    self.over = self.stream.is_end_stream();
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(cut(error)))),
@@ -55,6 +61,7 @@ impl Body for Receiving {
         match ready!(self.stream.poll_trailers(cx)) {
             Ok(trailers) => {
                 self.link.receive();
+                self.over = true;
                 Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
             }
             Err(error) => Poll::Ready(Some(Err(cut(error)))),
@@ -62,7 +69,7 @@ impl Body for Receiving {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.stream.is_end_stream()
+        self.over || self.stream.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

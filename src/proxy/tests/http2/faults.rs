@@ -175,7 +175,7 @@ fn an_application_that_speaks_something_else_is_named() {
                 assert!(text.contains("write upstream with http://"), "{text}");
             }
         }
-        assert!(requests.borrow().iter().all(|head| head.starts_with("PRI * HTTP/2.0")));
+        assert_eq!(requests.borrow()[..2], ["PRI * HTTP/2.0\r\n\r\n", "SM\r\n\r\n"]);
         // And the other way round.
         let address = calls(|_| async {}).await;
         let error = get(&forwarder(address), "/").await.unwrap_err();
