@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::application::is_loopback;
+use super::application::{is_loopback, spelled_version};
 use super::host::Host;
 use super::problem::Problem;
 use super::raw;
@@ -130,7 +130,7 @@ impl Resolver<'_> {
     fn circle(&mut self, at: &str, service: &Raw, listeners: &[Listener]) {
         let (path, port) = match (&service.upstream, service.port) {
             (Some(upstream), _) => {
-                let Ok(url) = url::Url::parse(upstream) else { return };
+                let Ok(url) = url::Url::parse(&spelled_version(upstream).1) else { return };
                 let is_here = url
                     .host_str()
                     .is_some_and(|host| is_loopback(host.trim_start_matches('[').trim_end_matches(']')));

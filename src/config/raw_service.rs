@@ -117,7 +117,8 @@ pub struct Service {
     /// The port of the application, on 127.0.0.1. Needed unless `upstream` is set.
     #[schemars(range(min = 1))]
     pub port: Option<u16>,
-    /// Where the application is, if not at `http://127.0.0.1:<port>`: `http://`, `https://` or `unix:/path`.
+    /// Where the application is, if not at `http://127.0.0.1:<port>`: `http://`, `https://` or `unix:/path` for
+    /// HTTP/1.1; for HTTP/2 (gRPC needs it) `h2c://` without TLS, `h2://` with TLS, or `h2c+unix:/path`.
     pub upstream: Option<String>,
     /// The application itself speaks TLS. Its certificate is always verified.
     #[serde(rename = "exposedServiceIsTLS")]

@@ -25,7 +25,7 @@ impl Mapped {
         Self(names.iter().map(|name| normalised(name.as_str()).into_owned()).collect())
     }
 
-    fn contains(&self, name: &str) -> bool {
+    pub(super) fn contains(&self, name: &str) -> bool {
         self.0.iter().any(|mapped| mapped == name)
     }
 }

@@ -42,7 +42,7 @@ impl Assembly<'_> {
             Authorization::Oidc(oidc) => Some(self.relying_party(service, oidc)?),
             Authorization::None => None,
         };
-        let connector = Connector::new(&service.upstream.upstream)
+        let connector = Connector::new(&service.upstream.upstream, service.upstream.version)
             .map_err(|cause| StartError::Upstream { service: service.name.clone(), cause })?;
         Ok(gate::Service {
             name: service.name.clone(),

@@ -118,7 +118,15 @@ fn one_service() {
         ),
         (with("port: 8080", "port: 0"), "11:9: services[0].port", &["from 1 to 65535"]),
         (service_with("  upstream: 'http://localhost:8443'"), "12:13: services[0].upstream", &["in circles"]),
-        (service_with("  upstream: 'h2c://localhost:1'"), "12:13: services[0].upstream", &["not supported"]),
+        (service_with("  upstream: 'h2c://localhost:8443'"), "12:13: services[0].upstream", &["in circles"]),
+        (service_with("  upstream: 'h2c://a/b'"), "12:13: services[0].upstream", &["a path or a query"]),
+        (service_with("  upstream: 'h2c+unix:'"), "12:13: services[0].upstream", &["path of a socket"]),
+        (service_with("  upstream: 'h2:localhost:1'"), "12:13: services[0].upstream", &["is not a URL"]),
+        (
+            service_with("  upstream: 'grpc://localhost:1'"),
+            "12:13: services[0].upstream",
+            &["is not a URL", "h2c://"],
+        ),
         (
             service_with("  upstream: 'ftp://localhost:1'"),
             "12:13: services[0].upstream",
