@@ -273,7 +273,7 @@ async fn provider(service: &Service, oidc: &oidc::Config, offline: bool) -> Vec<
 
 async fn application(service: &Service) -> Finding {
     let about = about(service);
-    let result = match Connector::new(&service.upstream.upstream) {
+    let result = match Connector::new(&service.upstream.upstream, service.upstream.version) {
         Ok(connector) => connector.probe(service.upstream.connect_timeout.min(LONGEST_PROBE)).await,
         Err(error) => return finding(Level::Error, &about, error, "fix upstream"),
     };

@@ -71,6 +71,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod devidp;
+pub mod digits;
 pub mod explain;
 pub mod gate;
 pub mod oidc;

@@ -97,7 +97,10 @@ async fn trial(arguments: &TryArgs, log: Log) -> Result<(), TrialError> {
         App::Demo { .. } => demo_users(),
         App::Own { .. } => may_use(demo_users(), |user| is_allowed(&config, user)),
     };
-    let app_answers = match config.services.first().map(|service| Connector::new(&service.upstream.upstream))
+    let app_answers = match config
+        .services
+        .first()
+        .map(|service| Connector::new(&service.upstream.upstream, service.upstream.version))
     {
         Some(Ok(connector)) if own_url.is_some() => connector.probe(PROBE_TIMEOUT).await.is_ok(),
         _ => true,

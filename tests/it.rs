@@ -16,6 +16,7 @@ mod support;
 mod it {
     mod admin;
     mod architecture;
+    mod balancer;
     mod commands;
     mod config_errors;
     mod forwarding;

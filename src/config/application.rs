@@ -1,5 +1,6 @@
 //! The way to the application: the upstream, its CA, mapped headers, and the failure redirect.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use http::HeaderName;
@@ -11,7 +12,7 @@ use super::raw_service::Service as Raw;
 use super::resolve::Resolver;
 use crate::path::{self, NormalPath};
 use crate::policy::{self, Policy};
-use crate::proxy::{self, Mapping, Upstream};
+use crate::proxy::{self, HttpVersion, Mapping, Upstream};
 use crate::secret::Source;
 use crate::server::Limits;
 
@@ -30,7 +31,7 @@ impl Resolver<'_> {
                 let path = format!("{at}.{key}");
                 if self.origins.get(&path).is_some() {
                     let condition = "unless the application speaks TLS";
-                    let advice = "set exposedServiceIsTLS: true or an https:// upstream";
+                    let advice = "set exposedServiceIsTLS: true or an https:// or h2:// upstream";
                     self.mistake(&path, Problem::NoEffect { condition, advice });
                 }
             }
@@ -38,6 +39,7 @@ impl Resolver<'_> {
         let mapped = raw.claims_to_http_header_mappings.iter();
         Some(proxy::Config {
             upstream,
+            version: raw.upstream.as_deref().map_or(HttpVersion::Http1, |text| spelled_version(text).0),
             connect_timeout: limits.connect_timeout,
             response_timeout: limits.response_timeout,
             body_idle_timeout: limits.body_idle_timeout,
@@ -71,16 +73,11 @@ impl Resolver<'_> {
         if raw.port.is_some() {
             self.warn(&format!("{at}.port"), "is not used, because upstream is set; remove it");
         }
+        let (_, text) = spelled_version(text);
         if let Some(socket) = text.strip_prefix("unix:") {
             return self.unix(at, raw, &path, socket);
         }
-        if text.starts_with("h2c:") || text.starts_with("h2:") || text.starts_with("grpc:") {
-            let shown = self.shown(&path);
-            self.mistake(&path, Problem::NotSupportedValue { shown });
-            return None;
-        }
-        let url =
-            self.url(&path, text, "http://127.0.0.1:8080, https://app.internal or unix:/run/app.sock")?;
+        let url = self.url(&path, &text, UPSTREAM_EXAMPLES)?;
         self.only_authority(&path, &url)?;
         let host = Host::parse(url.host_str()?).ok()?.name().to_owned();
         let port = url.port_or_known_default()?;
@@ -92,7 +89,7 @@ impl Resolver<'_> {
             return None;
         }
         if !is_loopback(&host) {
-            self.warn(&path, "plain http to another machine: whoever reaches the application there gets past Portcullis, and can read along; use https:// and close its port to others");
+            self.warn(&path, "plain http to another machine: whoever reaches the application there gets past Portcullis, and can read along; use https:// (or h2://) and close its port to others");
         }
         Some(Upstream::Tcp { host, port })
     }
@@ -113,7 +110,7 @@ impl Resolver<'_> {
     }
 
     fn tls_over_plain(&mut self, at: &str) {
-        let condition = "because upstream is not an https:// URL";
+        let condition = "because upstream is not an https:// or h2:// URL";
         let problem = Problem::NoEffect { condition, advice: "write upstream with https://" };
         self.mistake(&format!("{at}.exposedServiceIsTLS"), problem);
     }
@@ -184,6 +181,19 @@ impl Resolver<'_> {
             self.warn(&path, "leads to this service itself, to a path that is not public: whoever is not allowed there either goes in circles; make it public");
         }
     }
+}
+
+const UPSTREAM_EXAMPLES: &str =
+    "http://127.0.0.1:8080, https://app.internal, unix:/run/app.sock, or h2c:// or h2:// for HTTP/2 and gRPC";
+
+/// What an upstream speaks, and how the same place is spelled for HTTP/1.1.
+pub(super) fn spelled_version(upstream: &str) -> (HttpVersion, Cow<'_, str>) {
+    for (prefix, http1) in [("h2c://", "http://"), ("h2://", "https://"), ("h2c+unix:", "unix:")] {
+        if let Some(rest) = upstream.strip_prefix(prefix) {
+            return (HttpVersion::Http2, Cow::Owned(format!("{http1}{rest}")));
+        }
+    }
+    (HttpVersion::Http1, Cow::Borrowed(upstream))
 }
 
 /// Whether a host is this machine.

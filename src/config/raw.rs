@@ -7,7 +7,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::raw_service::{HttpResourceSpec, Service};
+use super::raw_service::Service;
+use super::raw_spec::HttpResourceSpec;
 use super::unit::{Size, TimeSpan};
 use crate::secret::Secret;
 

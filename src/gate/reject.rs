@@ -231,6 +231,8 @@ fn upstream(reply: &Reply<'_>, error: &proxy::Error) -> Response<Body> {
         408 => reply.request_timeout(),
         504 => reply.gateway_timeout(),
         502 => reply.bad_gateway(),
+        501 => reply.not_implemented(),
+        503 => reply.overloaded(OVERLOADED_RETRY),
         _ => reply.bad_request(&error.to_string()),
     }
 }

@@ -4,24 +4,25 @@ use arc_swap::ArcSwap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
-use super::{Error, Upstream};
+use super::io::{Io, Stream};
+use super::{Error, HttpVersion, Upstream, http2};
 use crate::secret::{Source, SourceError};
 
 /// Makes connections to one application. Made once per service and shared by its workers.
 #[derive(Clone, Debug)]
-pub struct Connector(Route);
+pub struct Connector {
+    route: Route,
+    version: HttpVersion,
+}
 
 #[derive(Clone, Debug)]
 enum Route {
@@ -54,31 +55,55 @@ pub enum ConfigError {
 
 impl Connector {
     /// Reads what TLS needs, if it is used. The only part of forwarding that can be wrongly configured.
-    pub fn new(upstream: &Upstream) -> Result<Self, ConfigError> {
-        Ok(Self(match upstream {
+    pub fn new(upstream: &Upstream, version: HttpVersion) -> Result<Self, ConfigError> {
+        let route = match upstream {
             Upstream::Tcp { host, port } => Route::Tcp { host: host.as_str().into(), port: *port },
             Upstream::Unix(path) => Route::Unix(path.as_path().into()),
             Upstream::Tls { host, port, roots } => Route::Tls {
                 host: host.as_str().into(),
                 port: *port,
                 name: ServerName::try_from(host.clone()).map_err(|_| ConfigError::BadName(host.clone()))?,
-                config: Arc::new(ArcSwap::from_pointee(tls_config(roots.as_ref())?)),
+                config: Arc::new(ArcSwap::from_pointee(tls_config(roots.as_ref(), version)?)),
             },
-        }))
+        };
+        Ok(Self { route, version })
     }
 
     /// Reads the certificate authorities of `upstream` again, for connections to come. On an error the old ones
     /// stay. Reads a file: not for a worker's thread.
     pub fn reload(&self, upstream: &Upstream) -> Result<(), ConfigError> {
-        if let (Route::Tls { config, .. }, Upstream::Tls { roots, .. }) = (&self.0, upstream) {
-            config.store(Arc::new(tls_config(roots.as_ref())?));
+        if let (Route::Tls { config, .. }, Upstream::Tls { roots, .. }) = (&self.route, upstream) {
+            config.store(Arc::new(tls_config(roots.as_ref(), self.version)?));
         }
         Ok(())
     }
 
-    /// Whether a connection can be made within `limit`, TLS included. It is closed again.
+    /// Whether a connection can be made within `limit`, TLS and the greeting of HTTP/2 included. It is closed
+    /// again.
     pub async fn probe(&self, limit: Duration) -> Result<(), Error> {
-        self.connect(limit).await.map(drop)
+        match self.version {
+            HttpVersion::Http1 => self.connect(limit).await.map(drop),
+            HttpVersion::Http2 => http2::probe(self, limit).await,
+        }
+    }
+
+    /// The scheme of the application's URLs as HTTP/2 states it: that of this connection, whatever the client
+    /// used (RFC 9113 section 8.3.1).
+    pub(super) fn scheme(&self) -> http::uri::Scheme {
+        match self.route {
+            Route::Tls { .. } => http::uri::Scheme::HTTPS,
+            Route::Tcp { .. } | Route::Unix(_) => http::uri::Scheme::HTTP,
+        }
+    }
+
+    /// That the application does not speak HTTP/2, as was configured.
+    pub(super) fn not_http2(&self, how: &'static str) -> Error {
+        let instead = match self.route {
+            Route::Tcp { .. } => "http://",
+            Route::Tls { .. } => "https://",
+            Route::Unix(_) => "unix:",
+        };
+        Error::NotHttp2 { upstream: self.to_string(), how, instead }
     }
 
     /// A new connection, TLS included, within `limit`.
@@ -94,7 +119,7 @@ impl Connector {
             io::ErrorKind::TimedOut => Error::ConnectTimeout { upstream: self.to_string() },
             _ => Error::Unreachable { upstream: self.to_string(), cause },
         };
-        let stream = match &self.0 {
+        let stream = match &self.route {
             Route::Tcp { host, port } => {
                 Stream::Tcp(connect_tcp(host, *port, limit).await.map_err(unreachable)?)
             }
@@ -102,23 +127,40 @@ impl Connector {
             Route::Tls { host, port, name, config } => {
                 let stream = connect_tcp(host, *port, limit).await.map_err(unreachable)?;
                 let connector = tokio_rustls::TlsConnector::from(config.load_full());
-                let stream = connector
-                    .connect(name.clone(), stream)
-                    .await
-                    .map_err(|cause| Error::Tls { upstream: self.to_string(), cause })?;
+                let stream =
+                    connector.connect(name.clone(), stream).await.map_err(|cause| self.tls_error(cause))?;
+                if self.version == HttpVersion::Http2 && !chose_http2(&stream) {
+                    return Err(self.not_http2("in TLS it did not choose HTTP/2 (ALPN `h2`)"));
+                }
                 Stream::Tls(Box::new(stream))
             }
         };
-        Ok(Io { stream, write_failed: false })
+        Ok(Io::new(stream))
+    }
+
+    fn tls_error(&self, cause: io::Error) -> Error {
+        let inner = cause.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+        match inner {
+            Some(rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol))
+                if self.version == HttpVersion::Http2 =>
+            {
+                self.not_http2("its TLS refuses HTTP/2 (ALPN `h2`)")
+            }
+            _ => Error::Tls { upstream: self.to_string(), cause },
+        }
     }
 }
 
 impl std::fmt::Display for Connector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.0 {
-            Route::Tcp { host, port } => write!(f, "http://{}:{port}", Bracketed(host)),
-            Route::Tls { host, port, .. } => write!(f, "https://{}:{port}", Bracketed(host)),
-            Route::Unix(path) => write!(f, "unix:{}", path.display()),
+        let [plain, tls, unix] = match self.version {
+            HttpVersion::Http1 => ["http", "https", "unix"],
+            HttpVersion::Http2 => ["h2c", "h2", "h2c+unix"],
+        };
+        match &self.route {
+            Route::Tcp { host, port } => write!(f, "{plain}://{}:{port}", Bracketed(host)),
+            Route::Tls { host, port, .. } => write!(f, "{tls}://{}:{port}", Bracketed(host)),
+            Route::Unix(path) => write!(f, "{unix}:{}", path.display()),
         }
     }
 }
@@ -176,7 +218,11 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
 const KEEPALIVE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
-fn tls_config(roots: Option<&Source>) -> Result<rustls::ClientConfig, ConfigError> {
+fn chose_http2(stream: &TlsStream<TcpStream>) -> bool {
+    stream.get_ref().1.alpn_protocol() == Some(b"h2")
+}
+
+fn tls_config(roots: Option<&Source>, version: HttpVersion) -> Result<rustls::ClientConfig, ConfigError> {
     let roots = match roots {
         Some(source) => pem_roots(source.read()?.expose())?,
         None => system_roots()?,
@@ -186,7 +232,11 @@ fn tls_config(roots: Option<&Source>) -> Result<rustls::ClientConfig, ConfigErro
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let protocol: &[u8] = match version {
+        HttpVersion::Http1 => b"http/1.1",
+        HttpVersion::Http2 => b"h2",
+    };
+    config.alpn_protocols = vec![protocol.to_vec()];
     Ok(config)
 }
 
@@ -206,133 +256,4 @@ fn system_roots() -> Result<RootCertStore, ConfigError> {
     let mut store = RootCertStore::empty();
     store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if store.is_empty() { Err(ConfigError::NoSystemRoots) } else { Ok(store) }
-}
-
-/// A connection to the application.
-///
-/// An application may answer (`413`, say) and close without reading the rest of the request. The answer is
-/// then still to be read although writing fails. So a failed write is not an error here: what follows goes
-/// nowhere, and reading finds the answer. What it finds after that is never taken for a proper end.
-pub(super) struct Io {
-    stream: Stream,
-    write_failed: bool,
-}
-
-enum Stream {
-    Tcp(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-    Unix(UnixStream),
-}
-
-/// The same expression for each kind of stream.
-macro_rules! on_stream {
-    ($io:expr, $stream:ident => $call:expr) => {
-        match &mut $io.stream {
-            Stream::Tcp($stream) => $call,
-            Stream::Tls($stream) => $call,
-            Stream::Unix($stream) => $call,
-        }
-    };
-}
-
-impl Io {
-    /// What a write comes to, where `swallowed` is the outcome that hides a peer that reads no more.
-    fn settle<T>(&mut self, outcome: Poll<io::Result<T>>, swallowed: T) -> Poll<io::Result<T>> {
-        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
-        match outcome {
-            Poll::Ready(Err(error))
-                if matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset) =>
-            {
-                self.write_failed = true;
-                Poll::Ready(Ok(swallowed))
-            }
-            outcome => outcome,
-        }
-    }
-}
-
-impl AsyncRead for Io {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = on_stream!(self, stream => Pin::new(stream).poll_read(cx, buf));
-        // The failed write may have been told of a reset that reading then shows as an end of stream.
-        if self.write_failed && matches!(read, Poll::Ready(Ok(()))) && buf.filled().len() == before {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
-        }
-        read
-    }
-}
-
-impl AsyncWrite for Io {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.write_failed {
-            return Poll::Ready(Ok(buf.len()));
-        }
-        let written = on_stream!(self, stream => Pin::new(stream).poll_write(cx, buf));
-        self.settle(written, buf.len())
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let length = bufs.iter().map(|buf| buf.len()).sum();
-        if self.write_failed {
-            return Poll::Ready(Ok(length));
-        }
-        let written = on_stream!(self, stream => Pin::new(stream).poll_write_vectored(cx, bufs));
-        self.settle(written, length)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match &self.stream {
-            Stream::Tcp(stream) => stream.is_write_vectored(),
-            Stream::Tls(stream) => stream.is_write_vectored(),
-            Stream::Unix(stream) => stream.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = on_stream!(self, stream => Pin::new(stream).poll_flush(cx));
-        self.settle(flushed, ())
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shut = on_stream!(self, stream => Pin::new(stream).poll_shutdown(cx));
-        self.settle(shut, ())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
-    use super::*;
-
-    /// An answer can be read although the peer reads no more and writing to it fails.
-    #[tokio::test]
-    async fn a_failed_write_does_not_hide_what_came_before() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (mut peer, _) = listener.accept().await.unwrap();
-        let mut io = Io { stream: Stream::Tcp(stream), write_failed: false };
-        io.write_all(b"request").await.unwrap();
-        peer.write_all(b"answer").await.unwrap();
-        // Unread bytes turn the close into a reset.
-        drop(peer);
-        for _ in 0..3 {
-            io.write_all(b"more").await.unwrap();
-        }
-        assert!(io.write_failed, "the peer is gone");
-        io.flush().await.unwrap();
-        let mut answer = [0; 6];
-        io.read_exact(&mut answer).await.unwrap();
-        assert_eq!(&answer, b"answer");
-        assert!(io.read_to_end(&mut Vec::new()).await.is_err(), "a reset is no end of stream");
-    }
 }

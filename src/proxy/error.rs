@@ -43,11 +43,43 @@ pub enum Error {
         /// What rustls said.
         cause: io::Error,
     },
+    /// The application is configured to speak HTTP/2, and does not.
+    #[error(
+        "the application at {upstream} does not speak HTTP/2: {how}; turn HTTP/2 on there, or write upstream with {instead} if it speaks HTTP/1.1"
+    )]
+    NotHttp2 {
+        /// Where.
+        upstream: String,
+        /// What it did.
+        how: &'static str,
+        /// How an `upstream` of HTTP/1.1 begins.
+        instead: &'static str,
+    },
+    /// A WebSocket was asked for, and the application is reached over HTTP/2.
+    #[error("a WebSocket needs HTTP/1.1 to the application: write upstream with http://, https:// or unix:")]
+    NoWebSocket,
+    /// All connections are full.
+    #[error("the application accepts no more requests at once over HTTP/2: all of its streams are in use")]
+    Saturated,
+    /// The application reset the stream of this request.
+    #[error("the application reset the HTTP/2 stream without an answer: {0}")]
+    Reset(#[source] h2::Error),
+    /// The HTTP/2 connection ended before an answer.
+    #[error("the HTTP/2 connection to the application ended without an answer: {0}")]
+    Lost(#[source] h2::Error),
+    /// Nobody answers on an HTTP/2 connection that is still open.
+    #[error("the application answered nothing on its HTTP/2 connection, not even a PING")]
+    Unresponsive,
+    /// The caller's session ended before the application said anything.
+    #[error("the session ended before the application answered")]
+    SessionEnded,
     /// The application closed the connection before it answered.
     #[error("the application closed the connection without an answer: {0}")]
     Died(#[source] hyper::Error),
     /// What came back is not an HTTP answer that can be passed on.
-    #[error("the application's answer is not valid HTTP: {0}")]
+    #[error(
+        "the application's answer is not valid HTTP/1.1: {0}; if it speaks only HTTP/2, write upstream with h2c:// or h2://"
+    )]
     NotHttp(#[source] hyper::Error),
     /// The answer is HTTP, but breaks a rule that passing it on safely depends on.
     #[error("the application's answer is refused: {0}")]
@@ -74,10 +106,18 @@ impl Error {
             Error::ClientStalled => StatusCode::REQUEST_TIMEOUT,
             Error::Unreachable { .. }
             | Error::Tls { .. }
+            | Error::NotHttp2 { .. }
+            | Error::Reset(_)
+            | Error::Lost(_)
             | Error::Died(_)
             | Error::NotHttp(_)
             | Error::BadAnswer(_) => StatusCode::BAD_GATEWAY,
-            Error::ConnectTimeout { .. } | Error::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Error::NoWebSocket => StatusCode::NOT_IMPLEMENTED,
+            Error::Saturated => StatusCode::SERVICE_UNAVAILABLE,
+            Error::ConnectTimeout { .. }
+            | Error::ResponseTimeout
+            | Error::Unresponsive
+            | Error::SessionEnded => StatusCode::GATEWAY_TIMEOUT,
         }
     }
 

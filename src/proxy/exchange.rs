@@ -5,7 +5,7 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::rc::Weak;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep};
 
 use super::Error;
-use super::connect::Io;
+use super::io::Io;
 use super::pool::Pool;
 use super::upload::{Progress, Upload};
 use crate::web::body::Carrier;
@@ -39,6 +39,8 @@ pub(super) struct Conn {
     /// One timer for all the waits of this connection's life: setting it later is nearly free.
     timer: Pin<Box<Sleep>>,
     home: Weak<Pool>,
+    /// Takes answers with many fields.
+    is_wide: bool,
 }
 
 /// Largest head of an answer, status line included.
@@ -48,20 +50,43 @@ const MAX_ANSWER_HEAD_BYTES: usize = 128 * 1024;
 /// say a word (RFC 9110 section 10.1.1: "for a reasonable period").
 const EXPECT_PATIENCE: Duration = Duration::from_secs(1);
 
+/// Most fields of an answer on a connection that is made for many; on others hyper takes 100. Room for more is
+/// made on the heap for every answer, so it is made only where it was once missing.
+const MAX_ANSWER_FIELDS: usize = 256;
+
 /// Why an exchange gave no answer.
 pub(super) enum Failure {
     /// Not a byte of the request was written: it may be sent on another connection, whatever it is.
     Unsent(Box<Request<Upload>>, hyper::Error),
     /// The connection ended before an answer. The application may or may not have seen the request.
     Died(hyper::Error),
+    /// The head of the answer has more fields, or is longer, than this connection takes.
+    TooLarge(hyper::Error),
     /// No other connection would help.
     Final(Error),
 }
 
+impl Failure {
+    /// What the log is told, when there is no other attempt.
+    pub(super) fn into_error(self) -> Error {
+        match self {
+            Failure::Unsent(_, error) | Failure::Died(error) => Error::Died(error),
+            Failure::TooLarge(error) => Error::NotHttp(error),
+            Failure::Final(error) => error,
+        }
+    }
+}
+
 impl Conn {
     /// HTTP/1.1 over `io`. Between requests it waits in the pool `home`, for at most `idle_limit`.
-    pub(super) async fn new(io: Io, home: Weak<Pool>, idle_limit: Duration) -> Result<Box<Self>, Error> {
-        let handshake = Builder::new().max_header_size(MAX_ANSWER_HEAD_BYTES).handshake(TokioIo::new(io));
+    pub(super) async fn new(io: Io, home: &Rc<Pool>, idle_limit: Duration) -> Result<Box<Self>, Error> {
+        let mut builder = Builder::new();
+        builder.max_header_size(MAX_ANSWER_HEAD_BYTES);
+        let is_wide = home.is_wide();
+        if is_wide {
+            builder.max_headers(MAX_ANSWER_FIELDS);
+        }
+        let handshake = builder.handshake(TokioIo::new(io));
         let (sender, connection) = handshake.await.map_err(Error::Died)?;
         let now = Instant::now();
         Ok(Box::new(Self {
@@ -72,7 +97,8 @@ impl Conn {
             idle_until: now,
             idle_limit,
             timer: Box::pin(tokio::time::sleep_until(now)),
-            home,
+            home: Rc::downgrade(home),
+            is_wide,
         }))
     }
 
@@ -130,6 +156,10 @@ impl Conn {
     /// since: the end, as a rule.
     pub(super) fn is_open(&mut self, now: Instant) -> bool {
         now < self.idle_until && self.poll_drive(&mut asleep()).is_pending()
+    }
+
+    pub(super) fn is_wide(&self) -> bool {
+        self.is_wide
     }
 
     /// Finishes what the last exchange left and tells whether another one may follow.
@@ -230,7 +260,10 @@ fn classify(
     if let Some(fault) = progress.and_then(Progress::fault) {
         return Failure::Final(fault);
     }
-    if error.is_parse() || error.is_parse_too_large() {
+    if error.is_parse_too_large() {
+        return Failure::TooLarge(error);
+    }
+    if error.is_parse() {
         return Failure::Final(Error::NotHttp(error));
     }
     Failure::Died(error)

@@ -4,19 +4,21 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::uri::PathAndQuery;
-use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
+use http::header::{CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING};
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderMap, Request, Response, StatusCode, Uri, Version, response};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::exchange::{Background, Conn, Failure, expects_continue};
 use super::headers::{self, Mapped};
+use super::http2::{self, Links};
 use super::pool::Pool;
+use super::trailers;
 use super::tunnel::{Tunnel, Tunnels};
 use super::upgrade::Upgrade;
 use super::upload::{Progress, Upload};
-use super::{Config, Connector, Error, Terms};
+use super::{Config, Connector, Error, HttpVersion, Terms};
 use crate::path::NormalPath;
 use crate::policy::Permit;
 use crate::web::Body;
@@ -26,9 +28,12 @@ use crate::web::body::{Carrier, Flow, PeerBody};
 /// `LocalSet`, as does all that it hands out.
 pub struct Forwarder {
     connector: Connector,
+    /// The connections of HTTP/1.1.
     pub(super) pool: Rc<Pool>,
+    /// The connections of HTTP/2, if that is spoken.
+    pub(super) links: Option<Links>,
     tunnels: Rc<Tunnels>,
-    mapped: Mapped,
+    mapped: Rc<Mapped>,
     own_cookies: Vec<String>,
     connect_timeout: Duration,
     response_timeout: Duration,
@@ -39,11 +44,17 @@ pub struct Forwarder {
 impl Forwarder {
     /// A forwarder without connections yet.
     pub fn new(config: &Config, connector: Connector) -> Self {
+        let links = (config.version == HttpVersion::Http2).then(|| {
+            let [connect, idle] =
+                [config.connect_timeout, config.idle_timeout].map(|limit| limit.min(LONGEST));
+            Links::new(connector.clone(), connect, idle)
+        });
         Self {
             connector,
             pool: Rc::default(),
+            links,
             tunnels: Rc::default(),
-            mapped: Mapped::new(&config.mapped_headers),
+            mapped: Rc::new(Mapped::new(&config.mapped_headers)),
             own_cookies: config.own_cookies.clone(),
             connect_timeout: config.connect_timeout.min(LONGEST),
             response_timeout: config.response_timeout.min(LONGEST),
@@ -57,7 +68,8 @@ impl Forwarder {
     ///
     /// Dropping the future, or the answer's body, ends the exchange at the application too. A request is
     /// sent again once if it is idempotent (RFC 9110 section 9.2.2), has no body, and a connection that
-    /// had served before died under it; or if not a byte of it had been written.
+    /// had served before died under it; or if not a byte of it had been written, or the application says over
+    /// HTTP/2 that it did not process it.
     ///
     /// A valid WebSocket handshake, or a wish for another protocol, that the application accepts with its own
     /// `101` becomes a tunnel; hyper must then be serving the client's connection with upgrades. A handshake
@@ -94,13 +106,23 @@ impl Forwarder {
     ) -> Result<Response<Body>, Error> {
         let (mut head, body) = request.into_parts();
         let upgrade = Upgrade::read(&mut head, &body)?;
+        let said = trailers::Said::read(&head.headers, &self.mapped);
         headers::prepare(&mut head.headers, &self.mapped, &terms);
         headers::frame(&mut head.headers, &head.method, &body);
+        if let Some(links) = &self.links {
+            if upgrade.is_some_and(|upgrade| upgrade.is_websocket()) {
+                return Err(Error::NoWebSocket);
+            }
+            said.restate(&mut head.headers, HttpVersion::Http2);
+            return Box::pin(self.send_http2(links, Request::from_parts(head, body), path, terms)).await;
+        }
+        said.restate(&mut head.headers, HttpVersion::Http1);
         if let Some(upgrade) = &upgrade {
             upgrade.ask(&mut head.headers);
         }
         let held = expects_continue(&head.headers);
-        let (upload, progress) = Upload::new(self.watched(body, &terms), held);
+        let body = self.watched(body, &terms, Some(self.body_idle_timeout));
+        let (upload, progress) = Upload::new(body, self.mapped.clone(), held);
 
         let mut request = Request::new(upload);
         *request.method_mut() = head.method;
@@ -110,18 +132,48 @@ impl Forwarder {
 
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             upgrade.map_or(Ok(()), |upgrade| upgrade.declined(answer.status()))?;
-            return self.answer(conn, answer, progress.as_deref(), terms);
+            let (head, incoming) = answer.into_parts();
+            return self.answer(head, carried(conn, incoming, progress.as_deref()), terms);
         }
         let upgrade = upgrade.ok_or(Error::BadAnswer("it switches protocols without being asked to"))?;
         if progress.is_some_and(|progress| !progress.is_complete()) {
             return Err(Error::BadAnswer("it switches protocols before it has the whole request"));
         }
-        self.open_tunnel(conn, answer, upgrade, terms).await
+        Box::pin(self.open_tunnel(conn, answer, upgrade, terms)).await
     }
 
-    fn watched(&self, mut body: Body, terms: &Terms<'_>) -> Body {
+    /// The same over HTTP/2. The head is prepared but for what only HTTP/1.1 has.
+    async fn send_http2(
+        &self,
+        links: &Links,
+        request: Request<Body>,
+        path: &NormalPath,
+        terms: Terms<'_>,
+    ) -> Result<Response<Body>, Error> {
+        let (mut head, body) = request.into_parts();
+        // `:authority` says it (RFC 9113 section 8.3.1); frames delimit the body; and a stream that is refused
+        // costs no connection, so there is nothing to wait for before the body is sent.
+        for name in [HOST, TRANSFER_ENCODING, EXPECT] {
+            head.headers.remove(name);
+        }
+        let is_grpc = has_type(&head.headers, GRPC);
+        // A call says itself how long it may take (`grpc-timeout`), and streams may be silent.
+        let limits = (!is_grpc).then_some((self.body_idle_timeout, self.response_timeout)).unzip();
+        let wait = http2::Wait { limit: limits.1, end: terms.ends_at.filter(|_| is_grpc) };
+        let body = self.watched(body, &terms, limits.0);
+        let (upload, progress) = Upload::new(body, self.mapped.clone(), false);
+        let mut request = Request::new(upload);
+        *request.method_mut() = head.method;
+        *request.uri_mut() = absolute(target(&head.uri, path)?, &self.connector, terms.client.host)?;
+        *request.headers_mut() = head.headers;
+        *request.version_mut() = Version::HTTP_2;
+        let answer = call(links, request, progress.as_deref(), wait).await?;
+        self.answer(answer.head, answer.body, terms)
+    }
+
+    fn watched(&self, mut body: Body, terms: &Terms<'_>, idle_limit: Option<Duration>) -> Body {
         if let Body::Peer(peer) = &mut body {
-            peer.set_idle_limit(Some(self.body_idle_timeout));
+            peer.set_idle_limit(idle_limit);
         }
         match &terms.observer {
             Some(observer) => body.observe(Flow::FromClient, observer.clone()),
@@ -136,43 +188,43 @@ impl Forwarder {
         progress: Option<&Progress>,
     ) -> Result<(Box<Conn>, Response<Incoming>), Error> {
         let repeatable = progress.is_none() && request.method().is_idempotent();
-        if let Some(mut conn) = self.pool.take(!repeatable).await {
+        let mut waiting = self.pool.take(!repeatable).await;
+        // Three times at most: a waiting connection dies once, and connections are widened once.
+        loop {
+            let had_served = waiting.is_some();
+            let mut conn = match waiting.take() {
+                Some(conn) => conn,
+                None => {
+                    // Boxed: connecting takes much room, and is rare.
+                    let io = Box::pin(self.connector.connect(self.connect_timeout)).await?;
+                    Box::pin(Conn::new(io, &self.pool, self.idle_timeout)).await?
+                }
+            };
             let copy = repeatable.then(|| copy_of(&request));
-            match conn.exchange(request, progress, self.response_timeout).await {
+            request = match conn.exchange(request, progress, self.response_timeout).await {
                 Ok(answer) => return Ok((conn, answer)),
-                Err(Failure::Unsent(unsent, _)) => request = *unsent,
-                Err(Failure::Died(error)) => request = copy.ok_or(Error::Died(error))?,
-                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Unsent(unsent, _)) if had_served => *unsent,
+                Err(Failure::Died(error)) if had_served => copy.ok_or(Error::Died(error))?,
+                Err(Failure::TooLarge(error)) if self.pool.widen() => copy.ok_or(Error::NotHttp(error))?,
+                Err(failure) => return Err(failure.into_error()),
             }
-        }
-        let io = self.connector.connect(self.connect_timeout).await?;
-        let mut conn = Conn::new(io, Rc::downgrade(&self.pool), self.idle_timeout).await?;
-        match conn.exchange(request, progress, self.response_timeout).await {
-            Ok(answer) => Ok((conn, answer)),
-            Err(Failure::Unsent(_, error) | Failure::Died(error)) => Err(Error::Died(error)),
-            Err(Failure::Final(error)) => Err(error),
         }
     }
 
     fn answer(
         &self,
-        conn: Box<Conn>,
-        answer: Response<Incoming>,
-        progress: Option<&Progress>,
+        mut head: response::Parts,
+        body: Option<PeerBody>,
         terms: Terms<'_>,
     ) -> Result<Response<Body>, Error> {
-        let (mut head, incoming) = answer.into_parts();
         headers::clean(head.status, &mut head.headers, &self.own_cookies, terms.private)?;
-        let mut body = if incoming.is_end_stream() {
-            conn.release();
-            Body::Empty
-        } else {
-            let flowing = progress.is_some_and(Progress::is_flowing);
-            let carrier: Box<dyn Carrier> = if flowing { Box::new(Background::spawn(conn)) } else { conn };
-            let mut peer = PeerBody::new(incoming, Some(carrier));
-            peer.set_idle_limit((!is_event_stream(&head.headers)).then_some(self.body_idle_timeout));
-            peer.set_end(terms.ends_at);
-            Body::Peer(peer)
+        let mut body = match body {
+            None => Body::Empty,
+            Some(mut peer) => {
+                peer.set_idle_limit((!may_be_silent(&head.headers)).then_some(self.body_idle_timeout));
+                peer.set_end(terms.ends_at);
+                Body::Peer(peer)
+            }
         };
         headers::unify_content_length(&mut head.headers, &body);
         if let Some(observer) = terms.observer {
@@ -208,6 +260,42 @@ impl Forwarder {
 /// Longest timeout. Adding one to the present can't overflow.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
+/// An answer, on a connection with room for it.
+async fn call(
+    links: &Links,
+    mut request: Request<Upload>,
+    progress: Option<&Progress>,
+    wait: http2::Wait,
+) -> Result<http2::Answer, Error> {
+    let copy = (progress.is_none() && request.method().is_idempotent()).then(|| copy_of(&request));
+    match links.room().await?.call(request, progress, wait).await {
+        Ok(answer) => return Ok(answer),
+        Err(http2::Failure::Refused(unprocessed, _)) => request = *unprocessed,
+        Err(http2::Failure::Died(error)) => request = copy.ok_or(error)?,
+        Err(http2::Failure::Final(error)) => return Err(error),
+    }
+    links.room().await?.call(request, progress, wait).await.map_err(http2::Failure::into_error)
+}
+
+/// The body of an answer, with the connection that brings it.
+fn carried(conn: Box<Conn>, incoming: Incoming, progress: Option<&Progress>) -> Option<PeerBody> {
+    if incoming.is_end_stream() {
+        conn.release();
+        return None;
+    }
+    let flowing = progress.is_some_and(Progress::is_flowing);
+    let carrier: Box<dyn Carrier> = if flowing { Box::new(Background::spawn(conn)) } else { conn };
+    Some(PeerBody::new(incoming, Some(carrier)))
+}
+
+/// The target as HTTP/2 has it: with a scheme, and with the host that was judged in place of a Host field.
+fn absolute(target: Uri, connector: &Connector, host: &str) -> Result<Uri, Error> {
+    let mut parts = target.into_parts();
+    parts.scheme = Some(connector.scheme());
+    parts.authority = Some(host.parse::<Authority>().map_err(|_| Error::BadTarget)?);
+    Uri::from_parts(parts).map_err(|_| Error::BadTarget)
+}
+
 /// The path that was judged is the path that is sent. Nearly always it is the client's own, and shared
 /// with it.
 fn target(sent: &Uri, judged: &NormalPath) -> Result<Uri, Error> {
@@ -227,18 +315,24 @@ fn copy_of(request: &Request<Upload>) -> Request<Upload> {
     let mut copy = Request::new(Upload::empty());
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
     *copy.headers_mut() = request.headers().clone();
     copy
 }
 
-/// Server-sent events are silent until there is one.
-fn is_event_stream(headers: &HeaderMap) -> bool {
+/// Server-sent events and messages of gRPC come when there is something to say.
+fn may_be_silent(headers: &HeaderMap) -> bool {
+    has_type(headers, EVENT_STREAM) || has_type(headers, GRPC)
+}
+
+/// Whether the media type begins so.
+fn has_type(headers: &HeaderMap, wanted: &[u8]) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| {
-        value
-            .as_bytes()
-            .get(..EVENT_STREAM.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(EVENT_STREAM))
+        value.as_bytes().get(..wanted.len()).is_some_and(|start| start.eq_ignore_ascii_case(wanted))
     })
 }
 
 const EVENT_STREAM: &[u8] = b"text/event-stream";
+
+/// With what follows it in `application/grpc+proto` and the like.
+const GRPC: &[u8] = b"application/grpc";

@@ -7,19 +7,23 @@
 //!
 //! [`Permit`]: crate::policy::Permit
 //!
-//! A request's connection to the application is driven by the task that serves the client: while the answer
-//! is awaited by [`Forwarder::forward`], and afterwards by whoever reads the answer's body. So there is no
-//! task, channel or wake-up between the two sockets, backpressure is the sockets' own, and a client that
-//! goes away takes the exchange with it.
+//! With HTTP/1.1, a request's connection to the application is driven by the task that serves the client:
+//! while the answer is awaited by [`Forwarder::forward`], and afterwards by whoever reads the answer's body.
+//! So there is no task, channel or wake-up between the two sockets, backpressure is the sockets' own, and a
+//! client that goes away takes the exchange with it. With HTTP/2 many requests share a connection, which has a
+//! task of its own; a request that is given up resets its stream.
 
 mod connect;
 mod error;
 mod exchange;
 mod forward;
 mod headers;
+mod http2;
 mod identity;
+mod io;
 mod pool;
 mod pump;
+mod trailers;
 mod tunnel;
 mod upgrade;
 mod upload;
@@ -48,11 +52,14 @@ pub use identity::{Identity, Mapping, Unmapped, UnmappedReason};
 pub struct Config {
     /// Where the application listens.
     pub upstream: Upstream,
-    /// Longest time for a connection to the application to stand, names and TLS included.
+    /// What it speaks there.
+    pub version: HttpVersion,
+    /// Longest time for a connection to the application to stand, names, TLS and the greeting of HTTP/2
+    /// included.
     pub connect_timeout: Duration,
     /// Longest wait for the head of an answer, counted from the last progress of the request's body.
     pub response_timeout: Duration,
-    /// Longest silence within a body, in either direction. Event streams and tunnels may be silent.
+    /// Longest silence within a body, in either direction. Event streams, gRPC calls and tunnels may be silent.
     pub body_idle_timeout: Duration,
     /// How long an unused connection to the application is kept.
     pub idle_timeout: Duration,
@@ -63,7 +70,18 @@ pub struct Config {
     pub own_cookies: Vec<String>,
 }
 
-/// Where the application listens. HTTP/1.1 is spoken to all of them.
+/// What is spoken to the application. It is told, never found out: a guess would cost a round trip, and turn
+/// out differently behind another load balancer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HttpVersion {
+    /// HTTP/1.1 (RFC 9112), one request at a time on a connection.
+    #[default]
+    Http1,
+    /// HTTP/2 (RFC 9113): in TLS by ALPN, without TLS by prior knowledge (section 3.3).
+    Http2,
+}
+
+/// Where the application listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Upstream {
     /// Plain TCP. `localhost` means `::1` and `127.0.0.1`, whichever accepts.

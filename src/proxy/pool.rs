@@ -14,6 +14,8 @@ pub(super) struct Pool {
     #[allow(clippy::vec_box, reason = "a connection stays in its box when it carries a body")]
     idle: RefCell<Vec<Box<Conn>>>,
     sweeping: Cell<bool>,
+    /// The application has given answers with many fields: connections are made for that.
+    wide: Cell<bool>,
 }
 
 /// Most connections that wait at a time, for each worker and service.
@@ -42,9 +44,20 @@ impl Pool {
         }
     }
 
+    /// Makes connections take answers with more fields from now on. False: they did already.
+    pub(super) fn widen(&self) -> bool {
+        self.idle.borrow_mut().retain(|conn| conn.is_wide());
+        !self.wide.replace(true)
+    }
+
+    pub(super) fn is_wide(&self) -> bool {
+        self.wide.get()
+    }
+
     /// Takes a connection back, if it can be used again and there is room.
     pub(super) fn put(self: Rc<Self>, mut conn: Box<Conn>) {
-        if !conn.settle() || self.idle.borrow().len() >= MAX_IDLE {
+        let fits = conn.is_wide() || !self.is_wide();
+        if !conn.settle() || !fits || self.idle.borrow().len() >= MAX_IDLE {
             return;
         }
         self.idle.borrow_mut().push(conn);

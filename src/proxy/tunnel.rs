@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::connect::Io;
+use super::io::Io;
 use super::pump::Pumps;
 use crate::web::body::{End, Observer};
 

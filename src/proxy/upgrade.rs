@@ -77,6 +77,11 @@ impl Upgrade {
         Ok(Self { client, to: Protocol::WebSocket { accept, own_key } })
     }
 
+    /// Whether it is a WebSocket that is asked for.
+    pub(super) fn is_websocket(&self) -> bool {
+        matches!(self.to, Protocol::WebSocket { .. })
+    }
+
     /// Puts into a request what stripping took, and what the client could not say.
     pub(super) fn ask(&self, headers: &mut HeaderMap) {
         self.name(headers);

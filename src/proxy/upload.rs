@@ -1,30 +1,35 @@
 //! The body of a request on its way to the application.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::Instant;
 
-use super::Error;
+use super::headers::Mapped;
+use super::{Error, trailers};
 use crate::web::Body;
 use crate::web::body::BodyError;
 
-/// A request's body as hyper's client takes it: the client's bytes without its trailers, which could say
-/// what the header rules forbid.
+/// A request's body as a connection takes it: the client's bytes, and those of its trailers that may cross.
 pub(super) struct Upload {
+    /// Sent before, on a connection that did not take the request; they come again first.
+    again: VecDeque<Bytes>,
     body: Body,
+    mapped: Option<Rc<Mapped>>,
     progress: Option<Rc<Progress>>,
 }
 
-/// How far an upload is. Shared between the [`Upload`], which hyper owns, and the exchange that waits.
+/// How far an upload is. Shared between the [`Upload`], which the connection owns, and the exchange that waits.
 pub(super) struct Progress {
-    /// hyper has taken all of the body, or has given it up.
+    /// All of the body was taken, or it was given up.
     over: Cell<bool>,
-    /// hyper asked for more, and the client had none.
+    /// More was asked for, and the client had none.
     starved: Cell<bool>,
     /// Nothing goes out before the application has said `100 Continue`.
     held: Cell<bool>,
@@ -42,7 +47,7 @@ enum Fault {
 
 impl Upload {
     /// Wraps `body`; with `held`, it waits for [`Progress::release`].
-    pub(super) fn new(body: Body, held: bool) -> (Self, Option<Rc<Progress>>) {
+    pub(super) fn new(body: Body, mapped: Rc<Mapped>, held: bool) -> (Self, Option<Rc<Progress>>) {
         let progress = (!body.is_end_stream()).then(|| {
             Rc::new(Progress {
                 over: Cell::new(false),
@@ -53,12 +58,18 @@ impl Upload {
                 fault: Cell::new(None),
             })
         });
-        (Self { body, progress: progress.clone() }, progress)
+        (Self { again: VecDeque::new(), body, mapped: Some(mapped), progress: progress.clone() }, progress)
+    }
+
+    /// The same body for another connection, with the bytes that were taken from it before.
+    pub(super) fn rewound(mut self, taken: VecDeque<Bytes>) -> Self {
+        self.again = taken;
+        self
     }
 
     /// The body of a request without one.
     pub(super) fn empty() -> Self {
-        Self { body: Body::Empty, progress: None }
+        Self { again: VecDeque::new(), body: Body::Empty, mapped: None, progress: None }
     }
 }
 
@@ -120,26 +131,40 @@ impl http_body::Body for Upload {
             // The exchange polls the connection again when it releases the body.
             return Poll::Pending;
         }
+        if let Some(bytes) = self.again.pop_front() {
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
         loop {
             let frame = Pin::new(&mut self.body).poll_frame(cx);
             if let Some(progress) = &self.progress {
                 progress.saw(&frame);
                 progress.complete.set(matches!(frame, Poll::Ready(None)) || self.body.is_end_stream());
             }
-            match frame {
-                Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => {}
-                frame => return frame,
+            match (frame, &self.mapped) {
+                (Poll::Ready(Some(Ok(frame))), Some(mapped)) if frame.is_trailers() => {
+                    if let Some(trailers) = what_may_cross(frame, mapped) {
+                        return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                    }
+                }
+                (frame, _) => return frame,
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.again.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
+        // Asked for before the first byte is taken only.
         self.body.size_hint()
     }
+}
+
+fn what_may_cross(frame: Frame<Bytes>, mapped: &Mapped) -> Option<HeaderMap> {
+    let mut trailers = frame.into_trailers().ok()?;
+    trailers::strip(&mut trailers, mapped);
+    (!trailers.is_empty()).then_some(trailers)
 }
 
 impl Drop for Upload {

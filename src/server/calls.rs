@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
 
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 
 use super::Handler;
@@ -32,6 +32,9 @@ impl<H: Handler> hyper::service::Service<Request<Incoming>> for Calls<H> {
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let (call, in_flight) = self.connection.activity.begin();
         let Settled { violation, is_connect } = self.settle(&mut request, call);
+        if self.connection.protocol == Protocol::Http1 {
+            self.connection.interim.begin(call, request.version() == Version::HTTP_11);
+        }
         let stream = self.streams.as_ref().map(StreamExecutor::clock);
         let (handler, connection) = (self.handler.clone(), self.connection.clone());
         Box::pin(async move {
@@ -87,6 +90,7 @@ fn end_connection_if_due<B>(
     violation: Option<Violation>,
     response: &mut Response<B>,
 ) {
+    connection.interim.end();
     let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let unread = connection.wire.answered(call, switching);
     let asked = connection.last_answer.get() || connection.activity.wish() != Wish::Stay;

@@ -7,7 +7,7 @@
 //! ```text
 //! listener   bound once, shared by the workers
 //! accept     permit -> socket
-//! handshake  socket -> TLS or plain, SNI, ALPN
+//! handshake  socket -> PROXY header where one is due -> TLS or plain, SNI, ALPN
 //! front      the strict reading of HTTP/1, before hyper; a watch over HTTP/2 frames
 //! calls      hyper's call -> intake -> the handler -> the answer
 //! drive      the deadlines of one connection, and its end
@@ -28,6 +28,7 @@ mod intake;
 mod lifecycle;
 mod limits;
 mod listener;
+mod proxy_protocol;
 mod reply;
 mod roster;
 mod run;
@@ -90,9 +91,9 @@ pub enum Event {
         /// What the system said.
         reason: String,
     },
-    /// A client did not get through its TLS handshake.
+    /// A client did not get through its TLS handshake, or a load balancer sent no good PROXY header.
     HandshakeFailed {
-        /// Who.
+        /// Who, by the socket's address.
         peer: SocketAddr,
         /// On which listener, by its index.
         listener: usize,

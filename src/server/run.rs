@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use super::descriptors::affordable_connections;
 use super::lifecycle::{Lifecycle, Phase};
 use super::limits::Limits;
-use super::listener::Bound;
+use super::listener::{Bound, Listener};
 use super::worker::{Port, Start};
 use super::{Event, Events, Handler};
 
@@ -127,9 +127,10 @@ where
 }
 
 fn doors(bound: &Bound) -> io::Result<Vec<(std::net::TcpListener, Port)>> {
-    let copy = |(index, (socket, kind)): (usize, &(std::net::TcpListener, _))| {
+    let copy = |(index, (socket, listener)): (usize, &(std::net::TcpListener, Listener))| {
         let number = socket.local_addr()?.port();
-        Ok((socket.try_clone()?, Port { index, number, kind: Clone::clone(kind) }))
+        let (kind, balancers) = (listener.kind.clone(), listener.balancers.clone());
+        Ok((socket.try_clone()?, Port { index, number, kind, balancers }))
     };
     bound.0.iter().enumerate().map(copy).collect()
 }

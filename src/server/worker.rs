@@ -1,11 +1,13 @@
 //! One worker: a thread with its own runtime, on which a connection lives from accept to end.
 
 use std::cell::Cell;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
+use ipnet::IpNet;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::LocalSet;
@@ -39,6 +41,15 @@ pub(super) struct Port {
     pub(super) index: usize,
     pub(super) number: u16,
     pub(super) kind: Kind,
+    pub(super) balancers: Option<Arc<[IpNet]>>,
+}
+
+impl Port {
+    /// Whether connections of this peer begin with a PROXY header.
+    pub(super) fn is_balancer(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.balancers.as_ref().is_some_and(|networks| networks.iter().any(|network| network.contains(&peer)))
+    }
 }
 
 /// What a worker is started with.

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
@@ -104,7 +104,7 @@ impl From<String> for Body {
 impl From<Incoming> for Body {
     /// A body without a deadline; [`PeerBody::set_idle_limit`] gives it one.
     fn from(incoming: Incoming) -> Self {
-        if http_body::Body::is_end_stream(&incoming) {
+        if incoming.is_end_stream() {
             return Body::Empty;
         }
         Body::Peer(PeerBody::new(incoming, None))
@@ -115,7 +115,7 @@ impl From<Incoming> for Body {
 /// error.
 pub struct PeerBody {
     // Dropped before the carrier, so that a connection never outlives the interest in what it brings.
-    incoming: Incoming,
+    incoming: Source,
     carrier: Option<Box<dyn Carrier>>,
     deadline: Deadline,
     observer: Option<(Flow, Rc<dyn Observer>)>,
@@ -125,6 +125,15 @@ impl PeerBody {
     /// Wraps what hyper receives. `carrier` is the connection that brings it, where the reader of the body
     /// is the one who drives that connection.
     pub fn new(incoming: Incoming, carrier: Option<Box<dyn Carrier>>) -> Self {
+        Self::from_source(Source::Hyper(incoming), carrier)
+    }
+
+    /// Wraps what arrives in another way than by hyper.
+    pub fn streaming(stream: Box<dyn Stream>, carrier: Option<Box<dyn Carrier>>) -> Self {
+        Self::from_source(Source::Other(stream), carrier)
+    }
+
+    fn from_source(incoming: Source, carrier: Option<Box<dyn Carrier>>) -> Self {
         Self { incoming, carrier, deadline: Deadline::default(), observer: None }
     }
 
@@ -152,7 +161,7 @@ impl PeerBody {
                 if let (Some(bytes), Some((flow, observer))) = (frame.data_ref(), &self.observer) {
                     flow.count(&**observer, bytes.len());
                 }
-                if http_body::Body::is_end_stream(&self.incoming) {
+                if self.incoming.is_end_stream() {
                     self.finish(End::Complete);
                 }
                 Some(Ok(without_forbidden_trailers(frame)))
@@ -170,17 +179,16 @@ impl PeerBody {
     }
 
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let incoming = Pin::new(&mut self.incoming);
-        let mut frame = http_body::Body::poll_frame(incoming, cx);
+        let mut frame = self.incoming.poll_frame(cx);
         if frame.is_pending()
             && let Some(carrier) = &mut self.carrier
         {
             if carrier.poll_carry(cx).is_ready() {
                 self.carrier = None;
             }
-            frame = http_body::Body::poll_frame(Pin::new(&mut self.incoming), cx);
+            frame = self.incoming.poll_frame(cx);
         }
-        frame.map(|frame| frame.map(|frame| frame.map_err(BodyError::Cut)))
+        frame
     }
 
     fn finish(&mut self, end: End) {
@@ -203,6 +211,41 @@ impl Drop for PeerBody {
 impl fmt::Debug for PeerBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PeerBody").finish_non_exhaustive()
+    }
+}
+
+/// A body that arrives in another way than by hyper.
+pub trait Stream: http_body::Body<Data = Bytes, Error = BodyError> + Unpin {}
+
+impl<S: http_body::Body<Data = Bytes, Error = BodyError> + Unpin> Stream for S {}
+
+enum Source {
+    Hyper(Incoming),
+    Other(Box<dyn Stream>),
+}
+
+impl Source {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self {
+            Source::Hyper(incoming) => Pin::new(incoming)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(BodyError::Cut))),
+            Source::Other(stream) => Pin::new(stream).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Source::Hyper(incoming) => incoming.is_end_stream(),
+            Source::Other(stream) => stream.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Source::Hyper(incoming) => incoming.size_hint(),
+            Source::Other(stream) => stream.size_hint(),
+        }
     }
 }
 
@@ -266,6 +309,9 @@ pub enum BodyError {
     /// The peer, or the connection to it, broke off.
     #[error("the body was cut short: {0}")]
     Cut(#[source] hyper::Error),
+    /// The peer reset the stream, or the connection broke; the source is for whoever passes it on.
+    #[error("the body was cut short: {0}")]
+    Reset(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Nothing came for as long as the idle limit.
     #[error("the body stalled for longer than limits.bodyIdleTimeout")]
     Stalled,
@@ -303,7 +349,8 @@ impl Deadline {
     }
 }
 
-/// Trailers may not set what belongs in a head: framing, routing and cookies (RFC 9110 section 6.5.1).
+/// Trailers may not set what belongs in a head: framing, routing, authentication, cookies, caching, and what
+/// says how to read the content (RFC 9110 section 6.5.1).
 fn without_forbidden_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
     match frame.into_trailers() {
         Ok(mut trailers) => {
@@ -316,17 +363,44 @@ fn without_forbidden_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
     }
 }
 
-const FORBIDDEN_TRAILERS: [&str; 12] = [
+/// Fields that no trailer section may have, in either direction.
+pub const FORBIDDEN_TRAILERS: [&str; 38] = [
+    "age",
+    "alt-svc",
+    "authorization",
     "cache-control",
+    "clear-site-data",
     "connection",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
     "content-length",
+    "content-location",
+    "content-range",
+    "content-security-policy",
+    "content-type",
+    "cookie",
+    "date",
+    "expires",
     "host",
+    "http2-settings",
     "keep-alive",
     "location",
+    "pragma",
+    "proxy-authenticate",
+    "proxy-authentication-info",
+    "proxy-authorization",
+    "proxy-connection",
+    "refresh",
+    "retry-after",
     "set-cookie",
+    "set-cookie2",
+    "strict-transport-security",
     "te",
     "trailer",
     "transfer-encoding",
     "upgrade",
+    "vary",
+    "warning",
     "www-authenticate",
 ];

@@ -118,7 +118,15 @@ fn one_service() {
         ),
         (with("port: 8080", "port: 0"), "11:9: services[0].port", &["from 1 to 65535"]),
         (service_with("  upstream: 'http://localhost:8443'"), "12:13: services[0].upstream", &["in circles"]),
-        (service_with("  upstream: 'h2c://localhost:1'"), "12:13: services[0].upstream", &["not supported"]),
+        (service_with("  upstream: 'h2c://localhost:8443'"), "12:13: services[0].upstream", &["in circles"]),
+        (service_with("  upstream: 'h2c://a/b'"), "12:13: services[0].upstream", &["a path or a query"]),
+        (service_with("  upstream: 'h2c+unix:'"), "12:13: services[0].upstream", &["path of a socket"]),
+        (service_with("  upstream: 'h2:localhost:1'"), "12:13: services[0].upstream", &["is not a URL"]),
+        (
+            service_with("  upstream: 'grpc://localhost:1'"),
+            "12:13: services[0].upstream",
+            &["is not a URL", "h2c://"],
+        ),
         (
             service_with("  upstream: 'ftp://localhost:1'"),
             "12:13: services[0].upstream",
@@ -230,8 +238,18 @@ fn one_service() {
         ),
         (
             service_with("  proxyProtocolEnabled: true"),
-            "12:3: services[0].proxyProtocolEnabled",
-            &["not supported"],
+            "12:25: services[0].proxyProtocolEnabled",
+            &["needs proxyProtocolSubnets"],
+        ),
+        (
+            service_with("  proxyProtocolSubnets: [10.0.0.1]"),
+            "12:25: services[0].proxyProtocolSubnets",
+            &["no effect without proxyProtocolEnabled"],
+        ),
+        (
+            service_with("  proxyProtocolEnabled: true\n  proxyProtocolSubnets: [10.0.0.0/8, balancer]"),
+            "13:38: services[0].proxyProtocolSubnets[1]",
+            &["not an IP address or a network"],
         ),
         (service_with("  JWTAudiences: [a]"), "12:3: services[0].JWTAudiences", &["not supported"]),
         (

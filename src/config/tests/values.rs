@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::proxy::Upstream;
+use crate::proxy::{HttpVersion, Upstream};
 use crate::secret;
 use crate::session::KeySource;
 
@@ -212,6 +212,18 @@ fn upstreams() {
     ] {
         assert_eq!(good(&service_with(&format!("  {lines}"))).services[0].upstream.upstream, expected);
     }
+    for (upstream, expected, version) in [
+        ("http://localhost:3000", tcp("localhost", 3000), HttpVersion::Http1),
+        ("h2c://localhost:3000", tcp("localhost", 3000), HttpVersion::Http2),
+        ("'h2c://[::1]:3000/'", tcp("::1", 3000), HttpVersion::Http2),
+        ("h2c://LOCALHOST", tcp("localhost", 80), HttpVersion::Http2),
+        ("h2://app.internal", tls("app.internal", 443), HttpVersion::Http2),
+        ("h2c+unix:/run/app.sock", Upstream::Unix("/run/app.sock".into()), HttpVersion::Http2),
+    ] {
+        let config = good(&service_with(&format!("  upstream: {upstream}")));
+        let proxy = &config.services[0].upstream;
+        assert_eq!((&proxy.upstream, proxy.version), (&expected, version), "{upstream}");
+    }
 }
 
 #[test]
@@ -291,6 +303,11 @@ fn warnings_name_what_is_relaxed() {
             service_with("  trustedProxies: [0.0.0.0/0]"),
             "f.yaml:12:20: services[0].trustedProxies[0]: ",
             "trusts every peer",
+        ),
+        (
+            service_with("  proxyProtocolEnabled: true\n  proxyProtocolSubnets: ['::/0']"),
+            "f.yaml:13:26: services[0].proxyProtocolSubnets[0]: ",
+            "believes every peer",
         ),
         (
             service_with("  redirectURLOnAuthorizationFailure: https://App.example.com:8443/denied"),

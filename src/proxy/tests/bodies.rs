@@ -120,14 +120,14 @@ fn bodies_pass_whole_in_both_directions() {
     });
 }
 
-/// A GET of unknown length keeps its body, and trailers of requests don't pass.
+/// A GET of unknown length keeps its body, and of its trailers those that are announced and may cross.
 #[test]
-fn a_chunked_get_keeps_its_body_and_loses_its_trailers() {
+fn a_chunked_get_keeps_its_body_and_some_of_its_trailers() {
     worker(async {
         let address = application(|_, mut stream| async move {
             let head = read_head(&mut stream).await.unwrap();
             let mut body = Vec::new();
-            while !body.ends_with(b"0\r\n\r\n") {
+            while !(body.ends_with(b"\r\n\r\n") && body.starts_with(b"3\r\nabc\r\n0")) {
                 body.push(stream.read_u8().await.unwrap());
             }
             let seen = format!("{head}{}", String::from_utf8(body).unwrap());
@@ -138,14 +138,50 @@ fn a_chunked_get_keeps_its_body_and_loses_its_trailers() {
         let front = front(Protocol::Http1, forwarder(address)).await;
         let (_, seen) = front
             .raw(
-                "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntrailer: x-user\r\ntransfer-encoding: chunked\r\n\r\n\
-                 3\r\nabc\r\n0\r\nx-user: root\r\n\r\n",
+                "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntrailer: x-user, x-sum\r\ntransfer-encoding: chunked\r\n\r\n\
+                 3\r\nabc\r\n0\r\nx-user: root\r\nx-sum: 6\r\nx-silent: 1\r\n\r\n",
             )
             .await;
         let seen = String::from_utf8(seen).unwrap();
         assert!(seen.contains("transfer-encoding: chunked\r\n"), "{seen}");
-        assert!(seen.ends_with("\r\n\r\n3\r\nabc\r\n0\r\n\r\n"), "{seen}");
-        assert!(!seen.contains("x-user"), "{seen}");
+        assert!(seen.contains("trailer: x-sum\r\n"), "{seen}");
+        assert!(seen.ends_with("\r\n\r\n3\r\nabc\r\n0\r\nx-sum: 6\r\n\r\n"), "{seen}");
+        assert!(!seen.contains("x-user") && !seen.contains("x-silent"), "{seen}");
+        // Without an announcement there is nothing to write them with; the body is complete all the same.
+        let (_, seen) = front
+            .raw(
+                "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n\
+                 3\r\nabc\r\n0\r\nx-sum: 6\r\n\r\n",
+            )
+            .await;
+        assert!(String::from_utf8(seen).unwrap().ends_with("\r\n\r\n3\r\nabc\r\n0\r\n\r\n"));
+    });
+}
+
+/// Trailers of an answer reach clients that take them, without what only a head may say.
+#[test]
+fn trailers_of_answers_cross() {
+    worker(async {
+        let answer = "HTTP/1.1 200 OK\r\ntrailer: x-sum, set-cookie\r\ntransfer-encoding: chunked\r\n\r\n\
+                      2\r\nok\r\n0\r\nx-sum: 7\r\nset-cookie: a=b\r\n\r\n";
+        let (address, heads) = canned(answer).await;
+        let front1 = front(Protocol::Http1, forwarder(address)).await;
+        for (te, trailers) in [("te: trailers\r\n", "x-sum: 7\r\n"), ("", "")] {
+            let (_, body) =
+                front1.raw(&format!("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{te}\r\n")).await;
+            assert_eq!(String::from_utf8(body).unwrap(), format!("2\r\nok\r\n0\r\n{trailers}\r\n"));
+            let told = heads.borrow_mut().pop().unwrap();
+            assert_eq!(
+                told.contains("te: trailers\r\n") && told.contains("connection: te\r\n"),
+                !te.is_empty()
+            );
+        }
+        let front2 = front(Protocol::Http2, forwarder(address)).await;
+        let request = Request::builder().uri("http://a/").body(http_body_util::Full::default()).unwrap();
+        let answer = front2.http2().await.send_request(request).await.unwrap();
+        let body = answer.into_body().collect().await.unwrap();
+        let trailers = body.trailers().unwrap();
+        assert_eq!((trailers.len(), trailers["x-sum"].as_bytes()), (1, &b"7"[..]));
     });
 }
 

@@ -3,6 +3,7 @@
 mod bodies;
 mod faults;
 mod headers;
+mod http2;
 mod reuse;
 mod stalls;
 mod transports;
@@ -114,6 +115,7 @@ fn reset(stream: TcpStream) {
 fn config(upstream: Upstream) -> Config {
     Config {
         upstream,
+        version: HttpVersion::Http1,
         connect_timeout: PATIENCE,
         response_timeout: PATIENCE,
         body_idle_timeout: PATIENCE,
@@ -133,7 +135,7 @@ fn tcp(address: SocketAddr) -> Upstream {
 }
 
 fn forwarder_with(config: &Config) -> Rc<Forwarder> {
-    Rc::new(Forwarder::new(config, Connector::new(&config.upstream).unwrap()))
+    Rc::new(Forwarder::new(config, Connector::new(&config.upstream, config.version).unwrap()))
 }
 
 fn forwarder(address: SocketAddr) -> Rc<Forwarder> {

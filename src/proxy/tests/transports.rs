@@ -89,6 +89,74 @@ fn an_end_of_tcp_is_no_end_of_a_body_in_tls() {
     });
 }
 
+/// With HTTP/2 it has to be chosen in the handshake, which an application that has it not does not do.
+#[test]
+fn http2_in_tls_is_agreed_upon() {
+    worker(async {
+        let rows: [(&[&[u8]], bool); 4] =
+            [(&[b"h2"], true), (&[b"http/1.1", b"h2"], true), (&[b"http/1.1"], false), (&[], false)];
+        for (protocols, speaks) in rows {
+            let (authority, server) = certificate(&["localhost"]);
+            let mut server = Arc::unwrap_or_clone(server);
+            server.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+            let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
+            let address = application(move |_, stream| {
+                let acceptor = acceptor.clone();
+                async move {
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    let Ok(mut server) = h2::server::handshake(stream).await else { return };
+                    while let Some(Ok((request, mut reply))) = server.accept().await {
+                        let answer =
+                            Response::builder().header("x-scheme", request.uri().scheme_str().unwrap());
+                        let mut body = reply.send_response(answer.body(()).unwrap(), false).unwrap();
+                        body.send_data(Bytes::from_static(b"tls"), true).unwrap();
+                    }
+                }
+            })
+            .await;
+            let config = Config { version: HttpVersion::Http2, ..tls("localhost", address, &authority) };
+            let outcome = get(&forwarder_with(&config), "/").await;
+            if speaks {
+                let answer = outcome.unwrap();
+                assert_eq!(answer.headers()["x-scheme"], "https");
+                assert_eq!(text(answer).await, "tls");
+                continue;
+            }
+            let error = outcome.unwrap_err();
+            assert!(matches!(error, Error::NotHttp2 { .. }), "{error:?}");
+            let text = error.to_string();
+            assert!(text.contains("h2://localhost:") && text.contains("ALPN"), "{text}");
+            assert!(text.contains("write upstream with https://"), "{text}");
+        }
+        // Nor is anything said to who has the wrong certificate.
+        let (_, server) = certificate(&["localhost"]);
+        let (stranger, _) = certificate(&["localhost"]);
+        let address = tls_application(server).await;
+        let config = Config { version: HttpVersion::Http2, ..tls("localhost", address, &stranger) };
+        let error = get(&forwarder_with(&config), "/").await.unwrap_err();
+        assert!(matches!(error, Error::Tls { .. }), "{error:?}");
+    });
+}
+
+#[test]
+fn http2_over_a_unix_socket() {
+    worker(async {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("app.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        tokio::task::spawn_local(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut server = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((_, mut reply))) = server.accept().await {
+                let mut body = reply.send_response(Response::new(()), false).unwrap();
+                body.send_data(Bytes::from_static(b"unix"), true).unwrap();
+            }
+        });
+        let config = Config { version: HttpVersion::Http2, ..config(Upstream::Unix(path)) };
+        assert_eq!(text(get(&forwarder_with(&config), "/").await.unwrap()).await, "unix");
+    });
+}
+
 #[test]
 fn a_plain_application_is_not_tls() {
     worker(async {
@@ -108,14 +176,16 @@ fn roots_that_are_none_are_refused() {
         Upstream::Tls { host: "localhost".to_owned(), port: 1, roots }
     };
     for pem in ["", "not PEM", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
-        let error = Connector::new(&upstream(pem)).unwrap_err();
+        let error = Connector::new(&upstream(pem), HttpVersion::Http1).unwrap_err();
         assert!(matches!(error, ConfigError::NoRoots(_)), "{error}");
     }
     let roots = Some(Source::File("/nonexistent/ca.pem".into()));
     let missing = Upstream::Tls { host: "localhost".to_owned(), port: 1, roots };
-    assert!(Connector::new(&missing).unwrap_err().to_string().contains("/nonexistent/ca.pem"));
+    assert!(
+        Connector::new(&missing, HttpVersion::Http1).unwrap_err().to_string().contains("/nonexistent/ca.pem")
+    );
     let unnameable = Upstream::Tls { host: "a b".to_owned(), port: 1, roots: None };
-    assert!(matches!(Connector::new(&unnameable), Err(ConfigError::BadName(_))));
+    assert!(matches!(Connector::new(&unnameable, HttpVersion::Http2), Err(ConfigError::BadName(_))));
 }
 
 #[test]
@@ -172,8 +242,11 @@ fn a_name_that_is_none_is_502() {
 
 #[test]
 fn upstreams_are_named_as_urls() {
-    let connector = |upstream| Connector::new(&upstream).unwrap().to_string();
+    let connector = |upstream| Connector::new(&upstream, HttpVersion::Http1).unwrap().to_string();
     let host = || "::1".to_owned();
     assert_eq!(connector(Upstream::Tcp { host: host(), port: 80 }), "http://[::1]:80");
     assert_eq!(connector(Upstream::Unix("/run/app".into())), "unix:/run/app");
+    let connector = |upstream| Connector::new(&upstream, HttpVersion::Http2).unwrap().to_string();
+    assert_eq!(connector(Upstream::Tcp { host: host(), port: 80 }), "h2c://[::1]:80");
+    assert_eq!(connector(Upstream::Unix("/run/app".into())), "h2c+unix:/run/app");
 }

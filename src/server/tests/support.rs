@@ -13,6 +13,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::TokioIo;
+use ipnet::IpNet;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -58,9 +59,16 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) async fn start(limits: Limits) -> Self {
+        Self::start_behind(limits, None).await
+    }
+
+    /// Expects PROXY headers from these networks.
+    pub(super) async fn start_behind(limits: Limits, balancers: Option<&str>) -> Self {
         let config = Arc::new(ArcSwap::from(server_config()));
         let source = config.clone();
-        let listener = |kind| Listener { address: Some("127.0.0.1".parse().unwrap()), port: 0, kind };
+        let balancers: Option<Arc<[IpNet]>> = balancers.map(|network| [network.parse().unwrap()].into());
+        let address = Some("127.0.0.1".parse().unwrap());
+        let listener = |kind| Listener { address, port: 0, kind, balancers: balancers.clone() };
         let tls = Kind::Tls(Arc::new(move || source.load_full()));
         let bound = bind(vec![listener(tls), listener(Kind::PublicOnly)]).unwrap();
         let addresses = bound.addresses();
@@ -176,6 +184,21 @@ impl Handler for Told {
                 let frames = futures_util::stream::repeat_with(move || Ok(Frame::data(chunk.clone())));
                 Response::new(StreamBody::new(frames).boxed_unsync())
             }
+            "/large" => Response::new(full(vec![b'x'; LARGE])),
+            // Hints, and the answer at once or when told to.
+            "/hints" | "/hints-hold" => {
+                tokio::task::yield_now().await;
+                let count = request.uri().query().map_or(1, |count| count.parse().unwrap());
+                for at in 0..count {
+                    let link = format!("</{at}.css>; rel=preload").parse().unwrap();
+                    let headers = http::HeaderMap::from_iter([(http::header::LINK, link)]);
+                    connection.inform(StatusCode::EARLY_HINTS, &headers);
+                }
+                if request.uri().path() == "/hints-hold" {
+                    self.0.release.notified().await;
+                }
+                Response::new(full("hinted"))
+            }
             "/last" => {
                 connection.close_after_this_response();
                 Response::new(full("last"))
@@ -191,6 +214,9 @@ impl Handler for Told {
         }
     }
 }
+
+/// Bytes of `/large`: more than sockets and buffers hold.
+pub(super) const LARGE: usize = 8 * 1024 * 1024;
 
 async fn echo_tunnel(upgrade: hyper::upgrade::OnUpgrade, connection: Rc<Connection>) {
     let tunnel = connection.tunnel();

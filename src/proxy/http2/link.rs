@@ -1,0 +1,238 @@
+//! One HTTP/2 connection to the application, and the task that drives it.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future as _;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::{Connection, SendRequest};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::greeting::{Greeting, Heard, Overheard};
+use super::vigil::{Verdict, Vigil};
+use crate::proxy::{Connector, Error};
+
+/// A connection as those see it who send requests on it.
+pub(super) struct Link {
+    /// `None` once no more requests may be sent.
+    sender: RefCell<Option<SendRequest<Bytes>>>,
+    heard: Rc<Heard>,
+    /// Calls under way.
+    calls: Cell<usize>,
+    idle_since: Cell<Instant>,
+    /// Heads and pieces of bodies that have come.
+    news: Cell<u64>,
+    unresponsive: Cell<bool>,
+    /// Wakes the driver, which does not notice by itself that nobody wants to send any more.
+    nudge: Notify,
+    /// Told whenever a stream becomes free, or the connection ends.
+    freed: Rc<Notify>,
+}
+
+/// How patient a connection is with its peer, and with itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// Silence during calls after which the peer is asked whether it is there.
+    pub(super) quiet: Duration,
+    /// How long it may take to say so.
+    pub(super) pong: Duration,
+    /// Shortest time between two such questions while the peer sends nothing else. Servers of gRPC end
+    /// connections that ask more often than every five minutes.
+    pub(super) spacing: Duration,
+    /// How long a connection without calls is kept.
+    pub(super) idle: Duration,
+}
+
+impl Patience {
+    pub(super) fn new(idle: Duration) -> Self {
+        Self { quiet: QUIET, pong: PONG, spacing: SPACING, idle }
+    }
+}
+
+const QUIET: Duration = Duration::from_secs(20);
+const PONG: Duration = Duration::from_secs(20);
+const SPACING: Duration = Duration::from_secs(320);
+
+/// Bytes of one answer that the application may be ahead of its client.
+const STREAM_WINDOW: u32 = 128 * 1024;
+
+/// Calls at a time on one connection, whatever the application allows.
+pub(super) const MAX_CALLS: usize = 128;
+
+/// Bytes of all answers together: so many that clients that read slowly, each up to its [`STREAM_WINDOW`], never
+/// hold up the others on their connection.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_CALLS as u32;
+
+/// Bytes of one request that wait for the connection.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Size of the head or the trailers of an answer, as RFC 9113 section 6.5.2 counts.
+const MAX_HEADER_LIST_BYTES: u32 = 128 * 1024;
+
+fn builder() -> h2::client::Builder {
+    let mut builder = h2::client::Builder::new();
+    builder
+        .enable_push(false)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(SEND_BUFFER_BYTES)
+        .max_header_list_size(MAX_HEADER_LIST_BYTES);
+    builder
+}
+
+/// A connection that has been greeted, and its sender.
+type Greeted = (SendRequest<Bytes>, Connection<Overheard, Bytes>, Rc<Heard>);
+
+impl Link {
+    /// Connects and waits for the application's greeting, all within `limit`; then the connection lives by
+    /// itself, until nobody needs it.
+    pub(super) async fn open(
+        connector: &Connector,
+        limit: Duration,
+        patience: Patience,
+        freed: Rc<Notify>,
+    ) -> Result<Rc<Self>, Error> {
+        let (sender, connection, heard) = greet(connector, limit).await?;
+        let link = Rc::new(Self {
+            sender: RefCell::new(Some(sender)),
+            heard,
+            calls: Cell::new(0),
+            idle_since: Cell::new(Instant::now()),
+            news: Cell::new(0),
+            unresponsive: Cell::new(false),
+            nudge: Notify::new(),
+            freed,
+        });
+        tokio::task::spawn_local(drive(connection, link.clone(), patience));
+        Ok(link)
+    }
+
+    /// What sends one request; `None` if another connection is needed. A connection that will take no more is
+    /// let go for good.
+    pub(super) fn sender(&self) -> Option<SendRequest<Bytes>> {
+        let mut own = self.sender.borrow_mut();
+        let sender = own.as_mut()?;
+        if let Poll::Ready(Err(_)) = sender.poll_ready(&mut asleep()) {
+            drop(own);
+            self.retire();
+            return None;
+        }
+        let room = sender.current_max_send_streams().min(MAX_CALLS);
+        (self.calls.get() < room).then(|| sender.clone())
+    }
+
+    /// Sends no more requests. Those under way go on, and the connection ends with the last of them.
+    pub(super) fn retire(&self) {
+        if self.sender.borrow_mut().take().is_some() {
+            self.nudge.notify_one();
+            self.freed.notify_waiters();
+        }
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.sender.borrow().is_none()
+    }
+
+    pub(super) fn calls(&self) -> usize {
+        self.calls.get()
+    }
+
+    pub(super) fn begin_call(&self) {
+        self.calls.set(self.calls.get() + 1);
+    }
+
+    pub(super) fn end_call(&self) {
+        self.calls.set(self.calls.get().saturating_sub(1));
+        self.idle_since.set(Instant::now());
+        self.freed.notify_one();
+    }
+
+    pub(super) fn idle_since(&self) -> Instant {
+        self.idle_since.get()
+    }
+
+    /// Counts a head or a piece of a body.
+    pub(super) fn receive(&self) {
+        self.news.set(self.news.get().wrapping_add(1));
+    }
+
+    pub(super) fn news(&self) -> u64 {
+        self.news.get()
+    }
+
+    /// Whether an answer has ever come.
+    pub(super) fn has_served(&self) -> bool {
+        self.news.get() > 0
+    }
+
+    pub(super) fn heard_at(&self) -> Instant {
+        self.heard.last()
+    }
+
+    /// Whether it was ended because the peer did not answer.
+    pub(super) fn is_unresponsive(&self) -> bool {
+        self.unresponsive.get()
+    }
+}
+
+/// A connection whose peer has shown that it speaks HTTP/2. Nothing is sent on it before: what would become of
+/// a request at an application that speaks something else, nobody could tell.
+pub(super) async fn greet(connector: &Connector, limit: Duration) -> Result<Greeted, Error> {
+    let by = Instant::now() + limit;
+    let (io, heard) = Overheard::new(connector.connect(limit).await?);
+    let greeted = async {
+        let closed = || connector.not_http2("it closed the connection instead of beginning with SETTINGS");
+        let (sender, mut connection) = builder().handshake(io).await.map_err(|_| closed())?;
+        std::future::poll_fn(|cx| {
+            let ended = Pin::new(&mut connection).poll(cx).is_ready();
+            Poll::Ready(match heard.greeting() {
+                Greeting::Http2 => Ok(()),
+                Greeting::Other => Err(connector.not_http2("it answered with something else")),
+                Greeting::Awaited(_) if ended => Err(closed()),
+                Greeting::Awaited(_) => return Poll::Pending,
+            })
+        })
+        .await?;
+        Ok((sender, connection))
+    };
+    match tokio::time::timeout_at(by, greeted).await {
+        Ok(greeted) => greeted.map(|(sender, connection)| (sender, connection, heard)),
+        Err(_) => {
+            Err(connector.not_http2("it took the connection and said nothing within limits.connectTimeout"))
+        }
+    }
+}
+
+/// Moves the bytes of a connection until it ends.
+async fn drive(mut connection: Connection<Overheard, Bytes>, link: Rc<Link>, patience: Patience) {
+    let mut vigil = Vigil::new(connection.ping_pong(), patience);
+    let mut look = pin!(tokio::time::sleep(vigil.interval()));
+    loop {
+        tokio::select! {
+            biased;
+            _ = &mut connection => break,
+            () = link.nudge.notified() => {}
+            () = &mut look => {
+                match vigil.look(&link, Instant::now()) {
+                    Verdict::Good => {}
+                    Verdict::Idle => link.retire(),
+                    Verdict::Dead => {
+                        link.unresponsive.set(true);
+                        break;
+                    }
+                }
+                look.as_mut().reset(Instant::now() + vigil.interval());
+            }
+        }
+    }
+    link.retire();
+}
+
+/// For polls that only look.
+pub(super) fn asleep() -> Context<'static> {
+    Context::from_waker(Waker::noop())
+}
