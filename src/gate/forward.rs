@@ -41,6 +41,7 @@ impl Worker {
             _ => Vec::new(),
         };
         let tls = arrived.entrance != Entrance::PublicOnly;
+        let inform = |status, headers: &HeaderMap| connection.inform(status, headers);
         let terms = Terms {
             client: ClientInfo {
                 address: entry.client,
@@ -51,6 +52,7 @@ impl Worker {
             },
             identity: known.map(|known| &known.identity),
             cookie,
+            inform: connection.takes_informational().then_some(&inform),
             private: !public,
             observer: Some(entry.observer()),
             // What everybody may see does not end with anybody's session.

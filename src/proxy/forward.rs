@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 
 use super::exchange::{Background, Conn, Failure, expects_continue};
 use super::headers::{self, Mapped};
+use super::overheard::Inform;
 use super::pool::Pool;
 use super::tunnel::{Tunnel, Tunnels};
 use super::upgrade::Handshake;
@@ -104,7 +105,15 @@ impl Forwarder {
         *request.method_mut() = head.method;
         *request.uri_mut() = target(&head.uri, path)?;
         *request.headers_mut() = head.headers;
-        let (conn, answer) = self.exchange(request, progress.as_deref()).await?;
+        let clean_and_inform = |status, mut headers: HeaderMap| {
+            if let Some(inform) = terms.inform
+                && headers::clean(status, &mut headers, &self.own_cookies, false).is_ok()
+            {
+                inform(status, &headers);
+            }
+        };
+        let inform: Option<&Inform<'_>> = terms.inform.is_some().then_some(&clean_and_inform);
+        let (conn, answer) = self.exchange(request, progress.as_deref(), inform).await?;
 
         match (answer.status(), handshake) {
             (StatusCode::SWITCHING_PROTOCOLS, Some(handshake)) => {
@@ -132,11 +141,12 @@ impl Forwarder {
         &self,
         mut request: Request<Upload>,
         progress: Option<&Progress>,
+        inform: Option<&Inform<'_>>,
     ) -> Result<(Box<Conn>, Response<Incoming>), Error> {
         let repeatable = progress.is_none() && request.method().is_idempotent();
         if let Some(mut conn) = self.pool.take(!repeatable).await {
             let copy = repeatable.then(|| copy_of(&request));
-            match conn.exchange(request, progress, self.response_timeout).await {
+            match conn.exchange(request, progress, self.response_timeout, inform).await {
                 Ok(answer) => return Ok((conn, answer)),
                 Err(Failure::Unsent(unsent, _)) => request = *unsent,
                 Err(Failure::Died(error)) => request = copy.ok_or(Error::Died(error))?,
@@ -145,7 +155,7 @@ impl Forwarder {
         }
         let io = self.connector.connect(self.connect_timeout).await?;
         let mut conn = Conn::new(io, Rc::downgrade(&self.pool), self.idle_timeout).await?;
-        match conn.exchange(request, progress, self.response_timeout).await {
+        match conn.exchange(request, progress, self.response_timeout, inform).await {
             Ok(answer) => Ok((conn, answer)),
             Err(Failure::Unsent(_, error) | Failure::Died(error)) => Err(Error::Died(error)),
             Err(Failure::Final(error)) => Err(error),
