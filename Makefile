@@ -4,7 +4,7 @@
 CARGO ?= cargo
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: test tools format lint docs unit deploy e2e bench-idle clean
+.PHONY: test tools format lint docs unit deploy e2e conformance bench-idle clean
 
 test: tools format lint docs unit deploy e2e
 
@@ -28,6 +28,11 @@ deploy: unit
 
 e2e: unit
 	cd tests/e2e && npm test
+
+# Wants Go besides: h2spec is installed through the Go module proxy. `make test` has its cases as raw frames.
+conformance:
+	$(CARGO) build
+	tests/conformance/h2spec.py
 
 # Start time and idle memory of `run`, as stated in the README.
 bench-idle:

@@ -22,6 +22,7 @@ mod it {
     mod forwarding;
     mod framing;
     mod hosts;
+    mod interim;
     mod limits;
     mod login;
     mod original;

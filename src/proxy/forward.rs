@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use super::exchange::{Background, Conn, Failure, expects_continue};
 use super::headers::{self, Mapped};
 use super::http2::{self, Links};
+use super::overheard::Inform;
 use super::pool::Pool;
 use super::trailers;
 use super::tunnel::{Tunnel, Tunnels};
@@ -128,7 +129,15 @@ impl Forwarder {
         *request.method_mut() = head.method;
         *request.uri_mut() = target(&head.uri, path)?;
         *request.headers_mut() = head.headers;
-        let (conn, answer) = self.exchange(request, progress.as_deref()).await?;
+        let clean_and_inform = |status, mut headers: HeaderMap| {
+            if let Some(inform) = terms.inform
+                && headers::clean(status, &mut headers, &self.own_cookies, false).is_ok()
+            {
+                inform(status, &headers);
+            }
+        };
+        let inform: Option<&Inform<'_>> = terms.inform.is_some().then_some(&clean_and_inform);
+        let (conn, answer) = self.exchange(request, progress.as_deref(), inform).await?;
 
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             upgrade.map_or(Ok(()), |upgrade| upgrade.declined(answer.status()))?;
@@ -186,6 +195,7 @@ impl Forwarder {
         &self,
         mut request: Request<Upload>,
         progress: Option<&Progress>,
+        inform: Option<&Inform<'_>>,
     ) -> Result<(Box<Conn>, Response<Incoming>), Error> {
         let repeatable = progress.is_none() && request.method().is_idempotent();
         let mut waiting = self.pool.take(!repeatable).await;
@@ -201,7 +211,7 @@ impl Forwarder {
                 }
             };
             let copy = repeatable.then(|| copy_of(&request));
-            request = match conn.exchange(request, progress, self.response_timeout).await {
+            request = match conn.exchange(request, progress, self.response_timeout, inform).await {
                 Ok(answer) => return Ok((conn, answer)),
                 Err(Failure::Unsent(unsent, _)) if had_served => *unsent,
                 Err(Failure::Died(error)) if had_served => copy.ok_or(Error::Died(error))?,

@@ -21,6 +21,7 @@ mod headers;
 mod http2;
 mod identity;
 mod io;
+mod overheard;
 mod pool;
 mod pump;
 mod trailers;
@@ -36,7 +37,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
 use crate::secret;
@@ -137,6 +138,9 @@ pub struct Terms<'a> {
     pub identity: Option<&'a Identity>,
     /// The Cookie header without our cookies.
     pub cookie: CookieHeader,
+    /// Sends the client an informational answer of the application (103 Early Hints, ...), cleaned by the rules
+    /// for answers. `None`: the client can't be informed.
+    pub inform: Option<&'a dyn Fn(StatusCode, &HeaderMap)>,
     /// The request is not public: an answer that says nothing about caching becomes `private`
     /// (RFC 9111 section 5.2.2.7).
     pub private: bool,

@@ -1,5 +1,6 @@
 //! The server on real sockets, with a handler that tells what it was given.
 
+mod balance;
 mod balancer;
 mod drain;
 mod http1;
