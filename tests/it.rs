@@ -20,6 +20,7 @@ mod it {
     mod config_errors;
     mod forwarding;
     mod framing;
+    mod grpc;
     mod hosts;
     mod limits;
     mod login;
