@@ -166,6 +166,22 @@ fn trailers_cross_both_ways_without_what_only_heads_may_say() {
 }
 
 #[test]
+fn interim_answers_are_not_the_answer() {
+    worker(async {
+        let address = calls(|mut call| async move {
+            for status in [100, 103] {
+                let interim = Response::builder().status(status).body(()).unwrap();
+                call.reply.send_informational(interim).unwrap();
+            }
+            call.finish("final");
+        })
+        .await;
+        let answer = get(&http2_forwarder(address), "/").await.unwrap();
+        assert_eq!((answer.status().as_u16(), text(answer).await.as_str()), (200, "final"));
+    });
+}
+
+#[test]
 fn an_answer_of_trailers_alone_is_one() {
     worker(async {
         let address = calls(|mut call| async move {
