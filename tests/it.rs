@@ -21,6 +21,7 @@ mod it {
     mod config_errors;
     mod forwarding;
     mod framing;
+    mod grpc;
     mod hosts;
     mod interim;
     mod limits;
