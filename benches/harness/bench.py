@@ -15,7 +15,7 @@ CLIENT_ID = "portcullis-e2e"
 
 
 class Bench:
-    """Everything is ended by `close`."""
+    """Everything that it starts is ended by `close`."""
 
     def __init__(self, binary):
         if not binary.is_file():
@@ -27,6 +27,7 @@ class Bench:
         self.proxy_cores, self.load_cores = {cores[0]}, set(cores[1:])
         os.sched_setaffinity(0, self.load_cores)
         self.counter, self.why_not_instructions = counter.best()
+        self.root = install.ROOT
         self.folder = tempfile.TemporaryDirectory(prefix="portcullis-bench-")
         directory = Path(self.folder.name)
         names = [*SUBJECTS, "application", "provider"]

@@ -5,9 +5,9 @@ counted at its start or its end, so handshakes of keep-alive rows are never in a
 from the application, which counts what it has answered.
 """
 
-import shutil
 import socket
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from .processes import Failed, Running
 
@@ -77,8 +77,17 @@ class Case:
     proxy: object
     prefix: str = ""
     headers: list = field(default_factory=list)
+    #: For `SessionLoad`.
+    cookie_file: object = None
 
 
-def require(program):
-    if shutil.which(program) is None:
-        raise Failed(f"{program} is missing")
+@dataclass
+class SessionLoad(Load):
+    """Requests over HTTP/1.1 that each carry the next cookie of their case's file. By wrk: h2load can't."""
+
+    def command(self, proxy, case):
+        script = Path(__file__).resolve().parent.parent / "sessions.lua"
+        url = f"https://localhost:{proxy.port}"
+        # A day; generators are ended, never finished.
+        options = ["-t", 1, "-c", self.connections, "-d", "24h", "--timeout", "60s", "-s", script]
+        return ["wrk", *options, url, "--", case.cookie_file, case.prefix + self.path]

@@ -81,6 +81,8 @@ class Running:
         self.command = [str(part) for part in command]
         self.errors = errors or Path(f"{output}.err")
         with open(output, "ab") as out, open(self.errors, "ab") as err:
+            #: Just before exec, by the monotonic clock.
+            self.began = time.monotonic()
             self.process = subprocess.Popen(
                 self.command,
                 stdin=subprocess.DEVNULL,
@@ -112,7 +114,7 @@ class Running:
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
                 return
             except OSError:
-                time.sleep(0.01)
+                time.sleep(0.001)
         raise Failed(f"{self.command[0]} does not listen on port {port}")
 
     def pause(self):
