@@ -1,9 +1,11 @@
-"""A browser as far as a login needs one: redirects, cookies, and oidc-provider's two development forms.
+"""A browser as far as a login needs one: redirects, cookies, and the forms of two development providers, npm
+oidc-provider and `portcullis dev-idp`.
 
 Certificates are not checked: everything is on loopback and made by this run. Cookies are kept for each origin
 (a real browser would share those of localhost between ports, which nothing here needs).
 """
 
+import html
 import http.client
 import re
 import ssl
@@ -13,7 +15,7 @@ from .processes import Failed
 
 MOST_STEPS = 20
 FORM = re.compile(r'<form[^>]*\saction="([^"]+)"')
-PROMPT = re.compile(r'name="prompt"\s+value="([^"]+)"')
+HIDDEN = re.compile(r'<input type="hidden" name="([^"]+)" value="([^"]*)"')
 
 
 class Browser:
@@ -93,11 +95,11 @@ class Browser:
             method, body = "GET", None
             if status in (301, 302, 303, 307, 308):
                 here = urljoin(here, headers["Location"])
-            elif status == 200 and (form := FORM.search(text)) and "/interaction/" in form[1]:
-                prompt = PROMPT.search(text)
-                fields = {"prompt": prompt[1] if prompt else "consent"}
-                if fields["prompt"] == "login":
-                    fields |= {"login": user, "password": "any"}
+            elif status == 200 and (form := FORM.search(text)):
+                fields = {name: html.unescape(value) for name, value in HIDDEN.findall(text)}
+                # oidc-provider wants a name and any password; dev-idp takes a click on a name.
+                fields |= {"login": user, "password": "any"} if fields.get("prompt") == "login" else {}
+                fields |= {"user": user} if "request" in fields else {}
                 method, body, here = "POST", urlencode(fields), urljoin(here, form[1])
             elif status == 200 and here.split("?")[0] == url.split("?")[0]:
                 return

@@ -169,18 +169,12 @@ class Plan:
         footprint.raise_file_limit()
         for name in self.names:
             self.bench.say(f"memory of {SUBJECTS[name].title}")
-            try:
-                self.results["memory"][name] = footprint.memory(
-                    self.bench, SUBJECTS[name], "/", self.fresh(name), IDLE_CONNECTIONS, WEBSOCKETS
-                )
-            except (Failed, OSError) as error:
-                self.results["not_measured"].append(f"memory of {name}: {error}")
-
-    def fresh(self, name):
-        """Headers of a session that a proxy which was started anew accepts; rivals may have forgotten theirs."""
-        if not SUBJECTS[name].oidc or name == "portcullis":
-            return [*self.cookies.get(name, [])]
-        return []
+            found = footprint.memory(self.bench, SUBJECTS[name], IDLE_CONNECTIONS, WEBSOCKETS)
+            errors = {step: value for step, value in found.items() if isinstance(value, str)}
+            self.results["not_measured"] += [f"memory of {name}, {step}: {why}" for step, why in errors.items()]
+            self.results["memory"][name] = {
+                step: None if step in errors else value for step, value in found.items()
+            }
 
     def transfers(self):
         """Large bodies."""

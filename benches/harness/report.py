@@ -72,6 +72,10 @@ def with_range(spread, digits=2, unit=""):
     return f"{spread['median']:.{digits}f}{unit} ({spread['low']:.{digits}f} to {spread['high']:.{digits}f})"
 
 
+def scaled(value, by, unit):
+    return "-" if value is None else f"{value / by:.1f} {unit}"
+
+
 ROWS = {
     "h1": "Small GET, HTTP/1.1, 64 keep-alive connections",
     "h2": "Small GET, HTTP/2, 8 connections of 32 streams",
@@ -161,8 +165,8 @@ def footprint(results):
     text = ""
     if "memory" in results:
         lines = [
-            [SUBJECTS[name].title, f"{row['idle'] / 1e6:.1f} MB", f"{row['connection'] / KIB:.1f} KiB",
-             f"{row['websocket'] / KIB:.1f} KiB"]
+            [SUBJECTS[name].title, scaled(row["idle"], 1e6, "MB"), scaled(row["connection"], KIB, "KiB"),
+             scaled(row["websocket"], KIB, "KiB")]
             for name, row in results["memory"].items()
         ]
         text += "### Memory\n\n" + table(
