@@ -4,9 +4,9 @@
 CARGO ?= cargo
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: test tools format lint docs unit deploy e2e conformance bench-idle clean
+.PHONY: test tools format lint docs unit deploy e2e guard conformance bench bench-full bench-idle clean
 
-test: tools format lint docs unit deploy e2e
+test: tools format lint docs unit deploy e2e guard
 
 tools:
 	tests/tools.sh
@@ -33,6 +33,19 @@ e2e: unit
 conformance:
 	$(CARGO) build
 	tests/conformance/h2spec.py
+
+# Instructions of an authorised request, against the code before: a rise needs a reason. See benches/guard.py.
+guard: tools
+	benches/guard.py
+
+# Side by side with nginx and one OIDC rival, or with all of them; writes docs/benchmarks. See benches/README.md.
+bench:
+	$(CARGO) build --release
+	benches/bench.py
+
+bench-full:
+	$(CARGO) build --release
+	benches/bench.py --full
 
 # Start time and idle memory of `run`, as stated in the README.
 bench-idle:
