@@ -76,16 +76,16 @@ impl Forwarder {
     /// `101` becomes a tunnel; hyper must then be serving the client's connection with upgrades. A handshake
     /// that came over HTTP/2 (RFC 8441) looks like one over HTTP/1.1, but for its version and its missing key;
     /// so does its answer, which is never any other 2xx.
-    pub async fn forward(
-        &self,
+    pub fn forward<'a>(
+        &'a self,
         request: Request<Body>,
         permit: Permit,
-        path: &NormalPath,
-        terms: Terms<'_>,
-    ) -> Result<Response<Body>, Error> {
+        path: &'a NormalPath,
+        terms: Terms<'a>,
+    ) -> impl Future<Output = Result<Response<Body>, Error>> + 'a {
         // One permit, one request.
         let Permit { .. } = permit;
-        self.send(request, path, terms).await
+        self.send(request, path, terms)
     }
 
     /// Tunnels that are open now.
