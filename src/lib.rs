@@ -29,7 +29,7 @@
 //! # A request
 //!
 //! ```text
-//! server::accept     permit -> TCP -> TLS -> the strict front -> hyper
+//! server::accept     permit -> TCP -> a worker -> PROXY header, TLS -> the strict front -> hyper
 //! gate::handle       opens the record, calls admit, hands the record to the body of the answer
 //! gate::host         Host and SNI -> service                      else 421
 //! path               NormalPath::parse(target)                    else 400

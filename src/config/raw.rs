@@ -136,7 +136,7 @@ pub struct Limits {
     /// For the whole head of a request to arrive. Then 408.
     #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "1h"))]
     pub header_timeout: TimeSpan,
-    /// For the TLS handshake.
+    /// For the TLS handshake, and a PROXY protocol header before it.
     #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "1h"))]
     pub handshake_timeout: TimeSpan,
     /// All header fields of a request together. Then 431.

@@ -22,7 +22,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::Error;
 use super::io::Io;
-use super::overheard::{Ear, Inform, Overheard};
+use super::overheard::{Ear, Heard, Overheard};
 use super::pool::Pool;
 use super::upload::{Progress, Upload};
 use crate::web::body::Carrier;
@@ -113,7 +113,7 @@ impl Conn {
         mut request: Request<Upload>,
         progress: Option<&Progress>,
         limit: Duration,
-        inform: Option<&Inform<'_>>,
+        inform: Option<&Heard<'_>>,
     ) -> Result<Response<Incoming>, Failure> {
         self.ear.listen(inform.is_some());
         let mut consent = Consent::listen(&mut request, progress, limit);

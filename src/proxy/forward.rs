@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use super::exchange::{Background, Conn, Failure, expects_continue};
 use super::headers::{self, Mapped};
 use super::http2::{self, Links};
-use super::overheard::Inform;
+use super::overheard::Heard;
 use super::pool::Pool;
 use super::trailers;
 use super::tunnel::{Tunnel, Tunnels};
@@ -136,7 +136,7 @@ impl Forwarder {
                 inform(status, &headers);
             }
         };
-        let inform: Option<&Inform<'_>> = terms.inform.is_some().then_some(&clean_and_inform);
+        let inform: Option<&Heard<'_>> = terms.inform.is_some().then_some(&clean_and_inform);
         let (conn, answer) = self.exchange(request, progress.as_deref(), inform).await?;
 
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -195,7 +195,7 @@ impl Forwarder {
         &self,
         mut request: Request<Upload>,
         progress: Option<&Progress>,
-        inform: Option<&Inform<'_>>,
+        inform: Option<&Heard<'_>>,
     ) -> Result<(Box<Conn>, Response<Incoming>), Error> {
         let repeatable = progress.is_none() && request.method().is_idempotent();
         let mut waiting = self.pool.take(!repeatable).await;

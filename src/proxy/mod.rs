@@ -130,6 +130,9 @@ pub enum CookieHeader {
     Replace(Option<HeaderValue>),
 }
 
+/// Passes on one informational answer.
+pub type Inform<'a> = dyn Fn(StatusCode, &HeaderMap) + 'a;
+
 /// The terms on which one allowed request goes on.
 pub struct Terms<'a> {
     /// Whom the application is told about.
@@ -140,7 +143,7 @@ pub struct Terms<'a> {
     pub cookie: CookieHeader,
     /// Sends the client an informational answer of the application (103 Early Hints, ...), cleaned by the rules
     /// for answers. `None`: the client can't be informed.
-    pub inform: Option<&'a dyn Fn(StatusCode, &HeaderMap)>,
+    pub inform: Option<&'a Inform<'a>>,
     /// The request is not public: an answer that says nothing about caching becomes `private`
     /// (RFC 9111 section 5.2.2.7).
     pub private: bool,

@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Is told of each informational answer, in order.
-pub(super) type Inform<'a> = dyn Fn(StatusCode, HeaderMap) + 'a;
+pub(super) type Heard<'a> = dyn Fn(StatusCode, HeaderMap) + 'a;
 
 /// Listens for informational answers on one connection.
 #[derive(Debug, Default)]
@@ -42,7 +42,7 @@ impl Ear {
     }
 
     /// Tells what was heard since.
-    pub(super) fn tell(&self, inform: Option<&Inform<'_>>) {
+    pub(super) fn tell(&self, inform: Option<&Heard<'_>>) {
         if self.has_news.replace(false)
             && let Some(inform) = inform
         {

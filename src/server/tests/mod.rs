@@ -2,6 +2,7 @@
 
 mod balance;
 mod balancer;
+mod conformance;
 mod drain;
 mod http1;
 mod http2;
