@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep};
 
 use super::Error;
+use super::headers::KEEP_ALIVE;
 use super::io::Io;
 use super::overheard::{Ear, Heard, Overheard};
 use super::pool::Pool;
@@ -282,7 +283,7 @@ fn keep_for(version: Version, headers: &HeaderMap) -> Option<Duration> {
     if version != Version::HTTP_11 {
         return None;
     }
-    let hint = headers.get("keep-alive").and_then(|value| {
+    let hint = headers.get(KEEP_ALIVE).and_then(|value| {
         let mut parameters = value.to_str().ok()?.split(',');
         parameters.find_map(|parameter| parameter.trim().strip_prefix("timeout=")?.parse::<u32>().ok())
     });
