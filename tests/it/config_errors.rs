@@ -79,7 +79,6 @@ async fn what_is_not_built_is_refused() {
         "  TLSType: LetsEncrypt",
         "  identityAssertion: session",
         "  proxyProtocolEnabled: true",
-        "  upstream: h2c://127.0.0.1:80",
         "  MTLSCertificateAuthority: ca.pem",
         "  JWTAudiences: [a]",
         "  OIDCFrontChannelLogout: true",
