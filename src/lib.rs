@@ -46,7 +46,7 @@
 //!
 //! # Threads
 //!
-//! A worker is a thread with its own runtime: a connection never leaves the worker that accepted it, request
+//! A worker is a thread with its own runtime: a connection never leaves the worker that serves it, request
 //! futures need not be `Send`, and each worker has its own opened sessions and its own connections to the
 //! application. The main thread is the control runtime: signals, discovery and key fetches, file watching and
 //! the admin listener. A worker that needs the provider asks the control runtime and waits.
@@ -71,6 +71,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod devidp;
+pub mod digits;
 pub mod explain;
 pub mod gate;
 pub mod oidc;

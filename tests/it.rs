@@ -16,12 +16,14 @@ mod support;
 mod it {
     mod admin;
     mod architecture;
+    mod balancer;
     mod commands;
     mod config_errors;
     mod forwarding;
     mod framing;
     mod grpc;
     mod hosts;
+    mod interim;
     mod limits;
     mod login;
     mod original;
@@ -34,4 +36,5 @@ mod it {
     mod rp_tokens;
     mod session;
     mod shutdown;
+    mod tunnels;
 }

@@ -2,7 +2,7 @@
 //! an error of its own: nothing that protects is ever accepted and ignored.
 
 /// Keys, with the indices of lists left out.
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 10] = [
     "services.JWTAudiences",
     "services.JWTIssuers",
     "services.JWTSigningCertificate",
@@ -11,8 +11,6 @@ const KEYS: [&str; 12] = [
     "services.MTLSCertificateAuthorityFile",
     "services.OIDCFrontChannelLogout",
     "services.identityAssertion",
-    "services.proxyProtocolEnabled",
-    "services.proxyProtocolSubnets",
     "session.redis",
     "session.refreshBefore",
 ];

@@ -3,12 +3,15 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::application::{is_loopback, spelled_version};
 use super::host::Host;
 use super::problem::Problem;
 use super::raw;
 use super::raw_service::{Service as Raw, TlsType};
 use super::resolve::Resolver;
+use super::service::network;
 use super::{Admin, AdminListen};
 
 /// What a listener is for.
@@ -30,6 +33,8 @@ struct Listener {
     address: Option<IpAddr>,
     port: u16,
     purpose: Purpose,
+    /// The load balancers that send PROXY headers there, in order and each once.
+    balancers: Option<Vec<IpNet>>,
 }
 
 impl Listener {
@@ -60,6 +65,11 @@ impl Resolver<'_> {
                     self.clash(listener, earlier);
                     break;
                 }
+                if listener.balancers != earlier.balancers {
+                    let other = self.with_place(&earlier.path);
+                    self.mistake(&listener.path, Problem::ProxyProtocolUnlike { other });
+                    break;
+                }
                 if let (Some(this), Some(other)) = (listener.service, earlier.service) {
                     self.shared_hosts(file, this, other);
                 }
@@ -71,8 +81,7 @@ impl Resolver<'_> {
     }
 
     fn clash(&mut self, listener: &Listener, earlier: &Listener) {
-        let place = self.place(&earlier.path).map(|place| format!(" at {place}")).unwrap_or_default();
-        let other = format!("{}{place}", earlier.path);
+        let other = self.with_place(&earlier.path);
         let exposed = |listener: &Listener| matches!(listener.purpose, Purpose::Exposed { .. });
         let problem = if exposed(listener) && exposed(earlier) {
             Problem::PortSharedUnlike { other }
@@ -88,6 +97,11 @@ impl Resolver<'_> {
             other => other,
         };
         self.mistake(&written.path, problem);
+    }
+
+    fn with_place(&self, path: &str) -> String {
+        let place = self.place(path).map(|place| format!(" at {place}")).unwrap_or_default();
+        format!("{path}{place}")
     }
 
     /// Services on one port are told apart by their hosts, which each service's own check has seen to.
@@ -146,7 +160,9 @@ fn listeners(file: &raw::File, admin: Option<&Admin>) -> Vec<Listener> {
             ("httpRedirectPort", service.http_redirect_port, Purpose::Redirect),
         ] {
             let path = format!("services[{i}].{key}");
-            listeners.extend(port.map(|port| Listener { path, service: Some(i), address, port, purpose }));
+            let balancers = if purpose == Purpose::Own { None } else { balancers(service) };
+            let service = Some(i);
+            listeners.extend(port.map(|port| Listener { path, service, address, port, purpose, balancers }));
         }
     }
     let mut add = |path: &str, socket: std::net::SocketAddr| {
@@ -157,6 +173,7 @@ fn listeners(file: &raw::File, admin: Option<&Admin>) -> Vec<Listener> {
             address,
             port,
             purpose: Purpose::Own,
+            balancers: None,
         });
     };
     if let Some(admin) = admin {
@@ -168,6 +185,15 @@ fn listeners(file: &raw::File, admin: Option<&Admin>) -> Vec<Listener> {
         }
     }
     listeners
+}
+
+/// What must be the same for all services of a port.
+fn balancers(service: &Raw) -> Option<Vec<IpNet>> {
+    let mut networks: Vec<IpNet> =
+        service.proxy_protocol_subnets.iter().filter_map(|text| network(text)).collect();
+    networks.sort_unstable();
+    networks.dedup();
+    service.proxy_protocol_enabled.then_some(networks)
 }
 
 /// The hosts of a service with the key that each comes from.

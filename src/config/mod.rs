@@ -21,6 +21,7 @@ mod problem;
 mod provider;
 mod raw;
 mod raw_service;
+mod raw_spec;
 mod reference;
 mod resolve;
 mod rules;
@@ -119,6 +120,9 @@ pub struct Service {
     pub http_redirect_port: Option<u16>,
     /// The peers whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// `Some`: the load balancers whose connections to `exposed_port` and `http_redirect_port` begin with a PROXY
+    /// protocol header; at least one network. The same for all services of a port.
+    pub proxy_protocol_subnets: Option<Vec<IpNet>>,
     /// The way to the application.
     pub upstream: proxy::Config,
     /// Claims that the application gets as headers.

@@ -141,6 +141,14 @@ pub enum Problem {
     )]
     PlainWithoutProxies,
     #[error(
+        "needs proxyProtocolSubnets, for whoever sends the header is believed; name the addresses of the load balancers"
+    )]
+    ProxyProtocolWithoutSubnets,
+    #[error(
+        "shares its port with {other}, and only one of them expects the PROXY protocol, or from other addresses; give both the same proxyProtocolEnabled and proxyProtocolSubnets"
+    )]
+    ProxyProtocolUnlike { other: String },
+    #[error(
         "None is possible only if every endpoint is public, and the one at {endpoint} is not; use OIDC, or make it public"
     )]
     NotAllPublic { endpoint: Place },

@@ -7,7 +7,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::raw_service::{HttpResourceSpec, Service};
+use super::raw_service::Service;
+use super::raw_spec::HttpResourceSpec;
 use super::unit::{Size, TimeSpan};
 use crate::secret::Secret;
 
@@ -147,7 +148,7 @@ pub struct Limits {
     /// Path and query of a request. Then 414.
     #[schemars(extend("x-minimum" = "64B", "x-maximum" = "60KiB"))]
     pub target_bytes: Size,
-    /// Concurrent requests on one HTTP/2 connection.
+    /// Concurrent requests on one HTTP/2 connection, open WebSockets among them.
     #[schemars(range(min = 1, max = 10_000))]
     pub h2_streams: u32,
     /// Open connections from clients, all listeners together.

@@ -1,5 +1,4 @@
-//! The mirror of a `service` and of an `httpresourcespec`, with the field names of the original objects. See
-//! `raw` for the rest of the file.
+//! The mirror of a `service`, with the field names of the original object. See `raw` for the rest of the file.
 
 use std::collections::BTreeMap;
 
@@ -103,6 +102,13 @@ pub struct Service {
     /// Addresses or networks of load balancers. Only from them are `X-Forwarded-For` and `X-Forwarded-Proto`
     /// believed; `Forwarded` is not read. None by default.
     pub trusted_proxies: Vec<String>,
+    /// Load balancers put a PROXY protocol header (version 1 or 2) in front of every connection to `exposedPort` and
+    /// `httpRedirectPort`, and the address in it counts as the client's, also for `trustedProxies`. Not for
+    /// `publicApplicationPort`, which is for their checks. Services on one port need the same setting.
+    pub proxy_protocol_enabled: bool,
+    /// For `proxyProtocolEnabled`: the addresses or networks of the load balancers. Connections from them must begin
+    /// with a header; from anywhere else a header is refused.
+    pub proxy_protocol_subnets: Vec<String>,
     /// `Strict-Transport-Security` with this max-age: a length of time, or seconds. Off by default.
     #[serde(deserialize_with = "super::unit::seconds_or_span")]
     #[schemars(schema_with = "super::unit::seconds_or_span_schema")]
@@ -195,6 +201,8 @@ impl Default for Service {
             tls_certificate_key: None,
             tls_certificate_key_file: None,
             trusted_proxies: Vec::new(),
+            proxy_protocol_enabled: false,
+            proxy_protocol_subnets: Vec::new(),
             hsts: None,
             port: None,
             upstream: None,
@@ -336,61 +344,4 @@ pub struct ClaimMapping {
     #[serde(rename = "targetHTTPHeader")]
     #[schemars(extend("x-needed" = true))]
     pub target_http_header: Option<String>,
-}
-
-/// A set of rules, selected by services through its tags.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default, rename_all = "camelCase")]
-pub struct HttpResourceSpec {
-    /// The name of the set in records.
-    #[schemars(extend("x-needed" = true))]
-    pub name: Option<String>,
-    /// The tags by which `exposedAPIs` select it.
-    pub associated_tags: Vec<String>,
-    /// The rules. Their order doesn't matter: the most specific URI decides.
-    #[schemars(extend("x-needed" = true))]
-    pub endpoints: Vec<Endpoint>,
-    /// Accepted from original files and ignored.
-    #[serde(skip_serializing)]
-    pub selectors: Option<Ignored>,
-    /// Accepted from original files and ignored.
-    #[serde(skip_serializing)]
-    pub namespace: Option<Ignored>,
-    /// Accepted from original files and ignored.
-    #[serde(skip_serializing)]
-    pub propagate: Option<Ignored>,
-    /// Accepted from original files and ignored.
-    #[serde(skip_serializing)]
-    pub annotations: Option<Ignored>,
-    /// Accepted from original files and ignored.
-    #[serde(skip_serializing)]
-    pub description: Option<Ignored>,
-    /// Accepted from original files and ignored.
-    #[serde(skip_serializing)]
-    pub metadata: Option<Ignored>,
-}
-
-/// One rule.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default, rename_all = "camelCase")]
-pub struct Endpoint {
-    /// The path. A segment `?` stands for one segment, `*` for several.
-    #[serde(rename = "URI")]
-    #[schemars(extend("x-needed" = true))]
-    pub uri: Option<String>,
-    /// The methods, `*` for all. `GET` covers `HEAD`, unless that has a rule of its own.
-    #[schemars(extend("x-needed" = true))]
-    pub methods: Vec<String>,
-    /// No login needed.
-    pub public: bool,
-    /// Who may: a list of lists of tags. One inner list must hold with all of its tags. Empty: nobody.
-    pub allowed_scopes: Vec<Vec<String>>,
-    /// Who may not, in the same form. Wins over `allowedScopes`.
-    pub denied_scopes: Vec<Vec<String>>,
-    /// The login must have been made at one of these levels (`acr`).
-    #[serde(rename = "requiredACR")]
-    pub required_acr: Vec<String>,
-    /// The login must not be older than this.
-    #[schemars(extend("x-minimum" = "1s"))]
-    pub max_authentication_age: Option<TimeSpan>,
 }

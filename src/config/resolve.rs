@@ -29,7 +29,7 @@ pub(super) struct Shared<'r> {
     pub session: &'r raw::Session,
     pub limits: &'r server::Limits,
     pub state_directory: Option<&'r Path>,
-    pub specs: &'r [super::raw_service::HttpResourceSpec],
+    pub specs: &'r [super::raw_spec::HttpResourceSpec],
 }
 
 impl<'a> Resolver<'a> {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::error::{Place, Shown, nearest};
 use super::problem::Problem;
-use super::raw_service::{AuthorizationType, Endpoint, HttpResourceSpec, Service as Raw};
+use super::raw_service::{AuthorizationType, Service as Raw};
+use super::raw_spec::{Endpoint, HttpResourceSpec};
 use super::resolve::Resolver;
 use super::service::{path_options, policy_modes};
 use super::{CALLBACK_PATH, RESERVED_PATHS};

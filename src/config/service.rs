@@ -56,6 +56,7 @@ impl Resolver<'_> {
         let tls = self.certificate(&at, raw, &hosts, shared.state_directory);
         let listen_address = self.listen_address(&at, raw);
         let trusted_proxies = self.trusted_proxies(&at, raw);
+        let proxy_protocol_subnets = self.proxy_protocol(&at, raw);
         let upstream = self.application(&at, raw, shared.limits);
         let mappings = self.mappings(&at, raw);
         let redirect_on_failure = self.failure_redirect(&at, raw);
@@ -83,6 +84,7 @@ impl Resolver<'_> {
             public_application_port: raw.public_application_port,
             http_redirect_port: raw.http_redirect_port,
             trusted_proxies,
+            proxy_protocol_subnets,
             upstream: upstream?,
             mappings,
             path: rules.config.path,
@@ -168,18 +170,37 @@ impl Resolver<'_> {
     }
 
     fn trusted_proxies(&mut self, at: &str, raw: &Raw) -> Vec<IpNet> {
+        self.networks(&format!("{at}.trustedProxies"), &raw.trusted_proxies, "trusts every peer: anyone who reaches the port can pretend to be any client, and with TLSType None to have come by https; name the networks of the load balancers")
+    }
+
+    /// The load balancers that send PROXY headers, if there are any.
+    fn proxy_protocol(&mut self, at: &str, raw: &Raw) -> Option<Vec<IpNet>> {
+        let path = format!("{at}.proxyProtocolSubnets");
+        let subnets = self.networks(&path, &raw.proxy_protocol_subnets, "believes every peer: anyone who reaches the port can pretend to be any client; name the networks of the load balancers");
+        let is_given = !raw.proxy_protocol_subnets.is_empty();
+        if raw.proxy_protocol_enabled && !is_given && !self.origins.is_incomplete(&path) {
+            self.mistake(&format!("{at}.proxyProtocolEnabled"), Problem::ProxyProtocolWithoutSubnets);
+        }
+        if !raw.proxy_protocol_enabled && is_given {
+            let (condition, advice) = ("without proxyProtocolEnabled", "set proxyProtocolEnabled: true");
+            self.mistake(&path, Problem::NoEffect { condition, advice });
+        }
+        raw.proxy_protocol_enabled.then_some(subnets)
+    }
+
+    /// Addresses and networks. `all` is the warning about one that has everybody in it.
+    fn networks(&mut self, path: &str, texts: &[String], all: &str) -> Vec<IpNet> {
         let mut networks = Vec::new();
-        for (i, text) in raw.trusted_proxies.iter().enumerate() {
-            let path = format!("{at}.trustedProxies[{i}]");
-            let network = text.parse::<IpNet>().or_else(|_| bare(text).parse::<IpAddr>().map(IpNet::from));
-            match network {
-                Ok(network) => {
+        for (i, text) in texts.iter().enumerate() {
+            let path = format!("{path}[{i}]");
+            match network(text) {
+                Some(network) => {
                     if network.prefix_len() == 0 {
-                        self.warn(&path, "trusts every peer: anyone who reaches the port can pretend to be any client, and with TLSType None to have come by https; name the networks of the load balancers");
+                        self.warn(&path, all);
                     }
-                    networks.push(network.trunc());
+                    networks.push(network);
                 }
-                Err(_) => {
+                None => {
                     let shown = self.shown(&path);
                     self.mistake(&path, Problem::BadAddress { shown, network: true });
                 }
@@ -248,6 +269,12 @@ fn canonical(raw: &Raw, callback: Option<&Callback>, hosts: &[Host]) -> Option<(
 /// An address without the brackets that IPv6 has in URLs.
 fn bare(text: &str) -> &str {
     text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text)
+}
+
+/// A network, or an address as a network of one.
+pub(super) fn network(text: &str) -> Option<IpNet> {
+    let network = text.parse::<IpNet>().or_else(|_| bare(text).parse::<IpAddr>().map(IpNet::from));
+    network.ok().map(|network| network.trunc())
 }
 
 /// How targets of this service are parsed.

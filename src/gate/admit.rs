@@ -7,36 +7,50 @@ use http::header::UPGRADE;
 use http::{HeaderMap, Method, Request, Response};
 use hyper::body::Incoming;
 
-use super::callers::Known;
+use super::callers::{Known, Presented};
 use super::entry::Entry;
 use super::forwarded;
-use super::host::RequestHost;
+use super::host::{RequestHost, sole_authority};
 use super::login::Wanted;
 use super::navigation::{Navigation, same_origin_referer};
 use super::reject::{self, Refusal, Why};
 use super::service::{self, LATER_PATHS, RelyingParty, Service};
-use super::{Entrance, LocalService, Worker};
+use super::{Entrance, LocalListener, LocalService, Worker};
 use crate::path::NormalPath;
-use crate::policy::{Caller, Decision, Denial, Rule, StepUp};
+use crate::policy::{Caller, Decision, Denial, Permit, Rule, StepUp};
 use crate::server::{Connection, Violation};
 use crate::session::Absent;
 use crate::telemetry::{Action, DropReason, Event, Level, RuleName};
 use crate::web::Body;
 
-/// A request as it came, and the connection that it came on.
-#[derive(Debug)]
-pub(super) struct Asked<'c> {
-    pub(super) request: Request<Incoming>,
-    pub(super) connection: &'c Rc<Connection>,
-}
-
 /// What is known of a request once its service and target are.
 #[derive(Debug)]
 pub(super) struct Arrived<'w> {
     pub(super) local: &'w Rc<LocalService>,
-    pub(super) host: RequestHost,
+    pub(super) host: Rc<RequestHost>,
     pub(super) target: NormalPath,
     pub(super) entrance: Entrance,
+}
+
+/// What comes of a request that is not refused.
+#[derive(Debug)]
+enum Next<'a> {
+    /// It goes to the application.
+    Forward(Allowed),
+    /// Somebody must log in first.
+    SignIn(StepUp<'a>, Absent),
+    /// The login was too weak or too long ago.
+    StepUp(StepUp<'a>),
+}
+
+/// A request that the rules allow.
+#[derive(Debug)]
+pub(super) struct Allowed {
+    pub(super) permit: Permit,
+    /// Who sends it, where that matters.
+    pub(super) presented: Option<Presented>,
+    /// Everybody may send it.
+    pub(super) public: bool,
 }
 
 impl Worker {
@@ -57,17 +71,28 @@ impl Worker {
             match party.endpoint(path) {
                 // The plain listener never reads credentials, so our endpoints have nothing to do there.
                 Some(_) if arrived.entrance == Entrance::PublicOnly => return Err(Refusal::Reserved),
-                Some(endpoint) => return self.endpoint(endpoint, party, &arrived, request, entry).await,
+                Some(_) if wants_websocket(request.headers()) => return Err(Refusal::Reserved),
+                Some(endpoint) => {
+                    return Box::pin(self.endpoint(endpoint, party, &arrived, request, entry)).await;
+                }
                 None if LATER_PATHS.contains(&path) => return Err(Refusal::Reserved),
                 None => {}
             }
         }
-        if let Some(origin) = websocket_origin(request.headers())
+        if wants_websocket(request.headers())
+            && let Some(origin) = service::origin(request.headers())
             && !service.allows_origin(origin, &arrived.host.authority)
         {
             return Err(Refusal::Origin);
         }
-        self.judge(&arrived, Asked { request, connection }, entry).await
+        match self.judge(&arrived, &request, entry)? {
+            Next::Forward(allowed) => self.forward(&arrived, request, connection, allowed, entry).await,
+            // Boxed, so that requests that are forwarded don't carry the room for logins around.
+            Next::SignIn(wishes, absent) => {
+                Box::pin(self.sign_in(&arrived, &request, wishes, absent, entry)).await
+            }
+            Next::StepUp(wanted) => Box::pin(self.step_up(&arrived, &request, wanted, entry)).await,
+        }
     }
 
     /// Finds the service and reads the target.
@@ -80,20 +105,12 @@ impl Worker {
         let listener =
             self.listeners.get(connection.listener).ok_or(Refusal::Misdirected("unknown listener"))?;
         let entrance = listener.entrance;
-        let host = RequestHost::of(request.uri(), request.headers());
-        let local = match host.as_ref().and_then(|host| listener.hosts.get(&host.name)) {
-            Some(local) => local,
-            // A health check speaks to an address, or to nobody by name.
-            None if entrance == Entrance::PublicOnly => {
-                listener.hosts.only().ok_or(Refusal::Misdirected("no service has this host"))?
-            }
-            None if host.is_none() => return Err(Refusal::Misdirected("the request does not name one host")),
-            None => return Err(Refusal::Misdirected("no service of this port has this host")),
-        };
+        let (host, local) = self.service_of(listener, request)?;
         let service = &local.service;
-        let host = host.unwrap_or_else(|| RequestHost::named(&service.canonical_host));
         entry.is_for(local);
-        if let Some(sni) = &connection.sni {
+        if let Some(sni) = &connection.sni
+            && *sni != host.name
+        {
             let named = super::host::normal_host(sni).and_then(|name| listener.hosts.get(&name));
             if !named.is_some_and(|named| Rc::ptr_eq(named, local)) {
                 return Err(Refusal::Misdirected("the name in the TLS handshake belongs to another service"));
@@ -122,22 +139,57 @@ impl Worker {
         Ok(Arrived { local, host, target, entrance })
     }
 
+    /// The service that a request is for, by its host.
+    fn service_of<'w>(
+        &'w self,
+        listener: &'w LocalListener,
+        request: &Request<Incoming>,
+    ) -> Result<(Rc<RequestHost>, &'w Rc<LocalService>), Refusal> {
+        let sole = sole_authority(request.uri(), request.headers());
+        if let (Some(sole), Some(recent)) = (sole, &*listener.recent.borrow())
+            && sole == recent.authority.as_bytes()
+            && let Some(local) = listener.hosts.get(&recent.name)
+        {
+            return Ok((recent.clone(), local));
+        }
+        let host = RequestHost::of(request.uri(), request.headers());
+        let local = match host.as_ref().and_then(|host| listener.hosts.get(&host.name)) {
+            Some(local) => local,
+            // A health check speaks to an address, or to nobody by name.
+            None if listener.entrance == Entrance::PublicOnly => {
+                listener.hosts.only().ok_or(Refusal::Misdirected("no service has this host"))?
+            }
+            None if host.is_none() => return Err(Refusal::Misdirected("the request does not name one host")),
+            None => return Err(Refusal::Misdirected("no service of this port has this host")),
+        };
+        let host = match host {
+            Some(host) => {
+                let host = Rc::new(host);
+                if sole.is_some() && listener.hosts.get(&host.name).is_some() {
+                    *listener.recent.borrow_mut() = Some(host.clone());
+                }
+                host
+            }
+            None => Rc::new(RequestHost::named(&local.service.canonical_host)),
+        };
+        Ok((host, local))
+    }
+
     /// Asks the rules.
-    async fn judge(
+    fn judge<'a>(
         &self,
-        arrived: &Arrived<'_>,
-        asked: Asked<'_>,
+        arrived: &'a Arrived<'_>,
+        request: &Request<Incoming>,
         entry: &mut Entry,
-    ) -> Result<Response<Body>, Refusal> {
+    ) -> Result<Next<'a>, Refusal> {
         let service = &arrived.local.service;
         let policy = &service.policy;
-        let request = &asked.request;
         let reads_credentials = arrived.entrance != Entrance::PublicOnly;
         if let Some(permit) = policy.preflight(request.method(), request.headers())
             && reads_credentials
         {
             entry.detail = Some("a CORS preflight, forwarded without identity (corsPreflight)".to_owned());
-            return self.forward(arrived, asked, permit, None, false, entry).await;
+            return Ok(Next::Forward(Allowed { permit, presented: None, public: false }));
         }
         let rule = policy.find(request.method(), &arrived.target).map_err(Refusal::Parameters)?;
         entry.rule = rule.map(name_of);
@@ -145,34 +197,33 @@ impl Worker {
         if !public && !reads_credentials {
             return Err(Refusal::OnlyPublic);
         }
-        let known = match &service.relying_party {
-            Some(party) if reads_credentials => self.caller(arrived, party, request.headers()),
+        let presented = match &service.relying_party {
+            Some(party) if reads_credentials => self.presented(arrived, party, request.headers()),
             _ => Err(Absent::NoCookie),
         };
-        if let Ok(known) = &known {
-            entry.subject = Some(known.subject.clone());
-        }
-        if !public && let Err(Absent::Ambiguous) = known {
+        let known = presented.as_ref().ok().map(|presented| &*presented.known);
+        entry.subject = known.map(|known| known.subject.clone());
+        if !public && let Err(Absent::Ambiguous) = presented {
             return Err(Refusal::TwoSessions { logout: service.url(service::LOGOUT_PATH) });
         }
-        let caller = known.as_ref().map_or(Caller::Anonymous, |known| known.caller());
+        let caller = known.map_or(Caller::Anonymous, Known::caller);
         match policy.decide(rule, caller, self.clock.now()) {
             Decision::Allow(permit) => {
-                if let (Some(rule), Ok(known)) = (rule, &known) {
+                if let (Some(rule), Some(known)) = (rule, known) {
                     entry.tags = policy.deciding_tags(rule, &known.held);
                 }
-                self.forward(arrived, asked, permit, known.ok().as_deref(), public, entry).await
+                Ok(Next::Forward(Allowed { permit, presented: presented.ok(), public }))
             }
             Decision::Observe(permit, denial) => {
                 entry.action = Action::Observe;
                 entry.drop_reason = Some(drop_reason(&denial));
                 entry.detail = Some(format!("observed only: {denial}"));
                 note_denied_tags(&denial, entry);
-                self.forward(arrived, asked, permit, known.ok().as_deref(), public, entry).await
+                Ok(Next::Forward(Allowed { permit, presented: presented.ok(), public }))
             }
-            Decision::Login(wishes) => self.sign_in(arrived, request, wishes, known.err(), entry).await,
-            Decision::StepUp(wanted) => self.step_up(arrived, request, wanted, entry).await,
-            Decision::Deny(denial) => Err(self.denied(arrived, rule, &denial, known.ok().as_deref(), entry)),
+            Decision::Login(wishes) => Ok(Next::SignIn(wishes, presented.err().unwrap_or(Absent::NoCookie))),
+            Decision::StepUp(wanted) => Ok(Next::StepUp(wanted)),
+            Decision::Deny(denial) => Err(self.denied(arrived, rule, &denial, known, entry)),
         }
     }
 
@@ -182,12 +233,11 @@ impl Worker {
         arrived: &Arrived<'_>,
         request: &Request<Incoming>,
         wishes: StepUp<'_>,
-        absent: Option<Absent>,
+        absent: Absent,
         entry: &mut Entry,
     ) -> Result<Response<Body>, Refusal> {
         let service = &arrived.local.service;
         let Some(party) = &service.relying_party else { return Err(Refusal::Closed) };
-        let absent = absent.unwrap_or(Absent::NoCookie);
         if entry.navigation != Navigation::Page {
             let login = login_after(arrived, request);
             // A login URL is no help while there is nobody to log in at.
@@ -198,7 +248,7 @@ impl Worker {
         }
         if matches!(absent, Absent::IdleTimeout | Absent::MaxLifetime | Absent::TokenExpired) {
             let event = Event::new("session-expired", Level::Info).service(&service.name).request(entry.id);
-            self.log.event(event.message(absent.to_string()));
+            self.journal.log().event(event.message(absent.to_string()));
         }
         entry.detail = Some(absent.to_string());
         self.begin_login(arrived, party, request, wishes, entry).await
@@ -301,13 +351,11 @@ fn note_denied_tags(denial: &Denial<'_>, entry: &mut Entry) {
     }
 }
 
-/// The Origin of a WebSocket handshake.
-fn websocket_origin(headers: &HeaderMap) -> Option<&str> {
-    let upgrades = headers
-        .get_all(UPGRADE)
-        .iter()
-        .any(|value| value.to_str().is_ok_and(|text| text.to_ascii_lowercase().contains("websocket")));
-    if upgrades { service::origin(headers) } else { None }
+/// Whether this may be a WebSocket handshake, from HTTP/2 too: there the server has made one of the CONNECT.
+fn wants_websocket(headers: &HeaderMap) -> bool {
+    const WEBSOCKET: &[u8] = b"websocket";
+    let asks = |value: &[u8]| value.windows(WEBSOCKET.len()).any(|word| word.eq_ignore_ascii_case(WEBSOCKET));
+    headers.get_all(UPGRADE).iter().any(|value| asks(value.as_bytes()))
 }
 
 impl Service {

@@ -1,15 +1,18 @@
 //! Who is calling: the session in a request's cookies, opened once per cookie and worker.
 
-use std::cell::RefCell;
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::header::COOKIE;
+use http::{HeaderMap, HeaderValue};
 use lru::LruCache;
 
 use super::service::{RelyingParty, Service};
+use crate::clock::UnixTime;
 use crate::policy::{Caller, Held};
-use crate::proxy::Identity;
+use crate::proxy::{CookieHeader, Identity};
 use crate::session::{Absent, Session};
 use crate::tag::TagSet;
 
@@ -24,13 +27,31 @@ pub(super) struct Known {
     pub(super) held: Held,
     /// The mapped claims.
     pub(super) identity: Identity,
+    renewal: RefCell<Option<Renewal>>,
+    /// The generation of ended sessions among which this one was last looked for.
+    looked_for: Cell<u64>,
+}
+
+/// A session's cookies sealed anew, for all the requests that still come with the old ones.
+#[derive(Debug)]
+struct Renewal {
+    sealed_at: UnixTime,
+    offered_at: UnixTime,
+    cookies: Vec<HeaderValue>,
 }
 
 impl Known {
     fn new(session: Session, service: &Service) -> Self {
         let tags = TagSet::from_claims(&session.claims);
         let (identity, _dropped) = Identity::from_claims(&session.claims, &service.mappings);
-        Self { subject: session.subject.as_str().into(), held: service.policy.bind(&tags), identity, session }
+        Self {
+            subject: session.subject.as_str().into(),
+            held: service.policy.bind(&tags),
+            identity,
+            session,
+            renewal: RefCell::new(None),
+            looked_for: Cell::new(0),
+        }
     }
 
     /// As the rules see them.
@@ -41,28 +62,115 @@ impl Known {
             auth_time: self.session.auth_time,
         }
     }
+
+    /// The cookies to set when the session has been used long enough since it was sealed, else none. Requests
+    /// that come with the old cookies meanwhile share one sealing, and only now and then one of them carries
+    /// it: a browser needs to get it once.
+    pub(super) fn renewed(
+        &self,
+        party: &RelyingParty,
+        headers: &HeaderMap,
+        now: UnixTime,
+    ) -> Vec<HeaderValue> {
+        if !party.sessions.needs_new_seal(&self.session) {
+            return Vec::new();
+        }
+        let mut renewal = self.renewal.borrow_mut();
+        let age = party.sessions.seal_age();
+        match &mut *renewal {
+            Some(made) if now.since(made.sealed_at) < age => {
+                if now.since(made.offered_at) < age / OFFERS_PER_SEAL {
+                    return Vec::new();
+                }
+                made.offered_at = now;
+                made.cookies.clone()
+            }
+            _ => {
+                let cookies = party.sessions.seal(&self.session, headers).unwrap_or_default();
+                *renewal = Some(Renewal { sealed_at: now, offered_at: now, cookies: cookies.clone() });
+                cookies
+            }
+        }
+    }
+
+    fn has_ended(&self, party: &RelyingParty) -> bool {
+        let generation = party.ended.generation();
+        if self.looked_for.get() == generation {
+            return false;
+        }
+        let ended = party.ended.contains(&self.session.id);
+        if !ended {
+            self.looked_for.set(generation);
+        }
+        ended
+    }
 }
 
-/// The sessions that one worker has opened lately, by the full text of their cookies, so that no two can be
-/// confused. Bounds are asked again at every request.
+/// A session as one request brought it.
+#[derive(Clone, Debug)]
+pub(super) struct Presented {
+    /// Whose it is.
+    pub(super) known: Rc<Known>,
+    /// The request's Cookie field without ours.
+    pub(super) cookie: CookieHeader,
+}
+
+/// The sessions that one worker has opened lately. Bounds are asked again at every request.
 #[derive(Debug)]
 pub(super) struct Callers(RefCell<Cache>);
 
 #[derive(Debug)]
 struct Cache {
-    sessions: LruCache<Box<[u8]>, Rc<Known>>,
-    bytes: usize,
+    /// By all that the request's Cookie fields say: a browser sends the same ones again and again.
+    by_fields: Shelf<Presented>,
+    /// By the full text of our own cookies, so that no two can be confused: for requests whose other cookies
+    /// have changed.
+    by_cookie: Shelf<Rc<Known>>,
     /// The key ring that opened them.
     ring: u64,
 }
 
+impl Cache {
+    fn new(ring: u64) -> Self {
+        Self { by_fields: Shelf::new(), by_cookie: Shelf::new(), ring }
+    }
+}
+
 impl Callers {
     pub(super) fn new() -> Self {
-        Self(RefCell::new(Cache { sessions: LruCache::unbounded(), bytes: 0, ring: 0 }))
+        Self(RefCell::new(Cache::new(0)))
     }
 
-    /// The caller, or why nobody is logged in.
+    /// The caller, or why nobody is logged in. At most `most_bytes` are used for remembering.
     pub(super) fn find(
+        &self,
+        service: &Service,
+        party: &RelyingParty,
+        headers: &HeaderMap,
+        most_bytes: usize,
+    ) -> Result<Presented, Absent> {
+        let fields = cookie_fields(headers).ok_or(Absent::NoCookie)?;
+        let remembered = self.of_ring(party.sealer.ring()).by_fields.get(&fields);
+        let presented = match remembered {
+            Some(presented) => {
+                let sound = party.sessions.check(&presented.known.session);
+                sound.inspect_err(|_| self.0.borrow_mut().by_fields.remove(&fields))?;
+                presented
+            }
+            None => {
+                let known = self.open(service, party, headers, most_bytes / 2)?;
+                let presented = Presented { known, cookie: service.own_cookies.strip(headers).into() };
+                self.0.borrow_mut().by_fields.put(&fields, presented.clone(), most_bytes / 2);
+                presented
+            }
+        };
+        if presented.known.has_ended(party) {
+            return Err(Absent::LoggedOut);
+        }
+        Ok(presented)
+    }
+
+    fn open(
         &self,
         service: &Service,
         party: &RelyingParty,
@@ -70,57 +178,81 @@ impl Callers {
         most_bytes: usize,
     ) -> Result<Rc<Known>, Absent> {
         let key = party.sessions.cookie_key(headers).ok_or(Absent::NoCookie)?;
-        let known = match self.cached(key.as_ref(), party.sealer.ring()) {
-            Some(known) => {
-                party.sessions.check(&known.session).inspect_err(|_| self.forget(key.as_ref()))?;
-                known
-            }
-            None => {
-                let session = party.sessions.open(headers)?;
-                if !session.keeps(&party.needed_claims) {
-                    return Err(Absent::ClaimsNotKept);
-                }
-                let known = Rc::new(Known::new(session, service));
-                self.keep(key.as_ref(), known.clone(), most_bytes);
-                known
-            }
-        };
-        if party.ended.contains(&known.session.id) {
-            return Err(Absent::LoggedOut);
+        let remembered = self.0.borrow_mut().by_cookie.get(&key);
+        if let Some(known) = remembered {
+            let sound = party.sessions.check(&known.session);
+            sound.inspect_err(|_| self.0.borrow_mut().by_cookie.remove(&key))?;
+            return Ok(known);
         }
+        let session = party.sessions.open(headers)?;
+        if !session.keeps(&party.needed_claims) {
+            return Err(Absent::ClaimsNotKept);
+        }
+        let known = Rc::new(Known::new(session, service));
+        self.0.borrow_mut().by_cookie.put(&key, known.clone(), most_bytes);
         Ok(known)
     }
 
-    /// A session that was opened under this key ring: a key that is removed opens nothing any more.
-    fn cached(&self, key: &[u8], ring: u64) -> Option<Rc<Known>> {
+    /// What was opened under this key ring: a key that is removed opens nothing any more.
+    fn of_ring(&self, ring: u64) -> std::cell::RefMut<'_, Cache> {
         let mut cache = self.0.borrow_mut();
         if cache.ring != ring {
-            *cache = Cache { sessions: LruCache::unbounded(), bytes: 0, ring };
+            *cache = Cache::new(ring);
         }
-        cache.sessions.get(key).cloned()
+        cache
+    }
+}
+
+/// A map bounded by what its entries take; the least used go first.
+#[derive(Debug)]
+struct Shelf<V> {
+    entries: LruCache<Box<[u8]>, V>,
+    bytes: usize,
+}
+
+impl<V: Clone> Shelf<V> {
+    fn new() -> Self {
+        Self { entries: LruCache::unbounded(), bytes: 0 }
     }
 
-    fn keep(&self, key: &[u8], known: Rc<Known>, most_bytes: usize) {
-        let mut cache = self.0.borrow_mut();
-        cache.bytes += weight(key);
-        if let Some((old, _)) = cache.sessions.push(key.into(), known) {
-            cache.bytes -= weight(&old);
+    fn get(&mut self, key: &[u8]) -> Option<V> {
+        self.entries.get(key).cloned()
+    }
+
+    fn put(&mut self, key: &[u8], value: V, most_bytes: usize) {
+        self.bytes += weight(key);
+        if let Some((old, _)) = self.entries.push(key.into(), value) {
+            self.bytes -= weight(&old);
         }
-        while cache.bytes > most_bytes {
-            let Some((old, _)) = cache.sessions.pop_lru() else { break };
-            cache.bytes -= weight(&old);
+        while self.bytes > most_bytes {
+            let Some((old, _)) = self.entries.pop_lru() else { break };
+            self.bytes -= weight(&old);
         }
     }
 
-    fn forget(&self, key: &[u8]) {
-        let mut cache = self.0.borrow_mut();
-        if let Some((old, _)) = cache.sessions.pop_entry(key) {
-            cache.bytes -= weight(&old);
+    fn remove(&mut self, key: &[u8]) {
+        if let Some((old, _)) = self.entries.pop_entry(key) {
+            self.bytes -= weight(&old);
         }
     }
+}
+
+/// All Cookie fields as one text: the field itself, where there is one. Between several stands what no field
+/// can hold, so that no two requests look the same that are not.
+fn cookie_fields(headers: &HeaderMap) -> Option<Cow<'_, [u8]>> {
+    let mut fields = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+    let first = fields.next()?;
+    Some(fields.fold(first.into(), |mut all: Cow<'_, [u8]>, field| {
+        all.to_mut().push(b'\n');
+        all.to_mut().extend(field);
+        all
+    }))
 }
 
 /// What a cached session takes, about: its cookies hold its claims, which are there again as tags and headers.
 fn weight(key: &[u8]) -> usize {
     4 * key.len() + 512
 }
+
+/// How often the new cookies are offered before they are sealed anew themselves.
+const OFFERS_PER_SEAL: u32 = 20;

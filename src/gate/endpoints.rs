@@ -183,7 +183,7 @@ impl Worker {
             party.ended.end(known.session.id);
             self.metrics.session_revoked();
             let event = Event::new("logout", Level::Info).service(&service.name).request(entry.id);
-            self.log.event(event.subject(&known.session.subject));
+            self.journal.log().event(event.subject(&known.session.subject));
         }
         entry.cookies.extend(party.sessions.clear(&parts.headers));
         Ok(self.reply(arrived, entry).logged_out())

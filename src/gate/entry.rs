@@ -14,14 +14,14 @@ use super::LocalService;
 use super::navigation::Navigation;
 use super::service::Service;
 use crate::server::Tunnel;
-use crate::telemetry::{AccessRecord, Action, DropReason, Log, RequestCounters, RequestId, RuleName};
+use crate::telemetry::{AccessRecord, Action, DropReason, Journal, RequestCounters, RequestId, RuleName};
 use crate::web::Body;
 use crate::web::body::{End, Flow, Observer};
 
 /// What is known so far of the request being served.
 #[derive(Debug)]
 pub(super) struct Entry {
-    log: Log,
+    journal: Rc<Journal>,
     counters: Arc<RequestCounters>,
     time: SystemTime,
     started: Instant,
@@ -57,7 +57,7 @@ pub(super) struct Entry {
 impl Entry {
     /// Opens the record. `counters` are those for requests of no service.
     pub(super) fn open(
-        log: &Log,
+        journal: &Rc<Journal>,
         counters: &Arc<RequestCounters>,
         id: RequestId,
         client: IpAddr,
@@ -65,7 +65,7 @@ impl Entry {
     ) -> Self {
         let method = request.method();
         Self {
-            log: log.clone(),
+            journal: journal.clone(),
             counters: counters.clone(),
             time: SystemTime::now(),
             started: Instant::now(),
@@ -156,24 +156,23 @@ impl Drop for Entry {
             (_, Some(End::Abandoned)) => Some("the client went away before the end of the answer"),
             (_, Some(End::Complete) | None) => None,
         };
-        let detail = self.detail.take().or(ending.map(str::to_owned));
-        self.log.access(AccessRecord {
+        self.journal.access(&AccessRecord {
             time: self.time,
             request_id: self.id,
-            service: self.service().map(|service| service.name.clone()),
+            service: self.service().map(|service| service.name.as_ref()),
             client: self.client,
-            method: cut(self.method.as_str(), MAX_METHOD_BYTES).to_owned(),
-            path: std::mem::take(&mut self.path),
+            method: cut(self.method.as_str(), MAX_METHOD_BYTES),
+            path: &self.path,
             status: self.status,
             duration,
             bytes_in: self.tally.received.get(),
             bytes_out: self.tally.sent.get(),
             action: self.action,
             drop_reason: self.drop_reason,
-            rule: self.rule.take(),
-            subject: self.subject.take(),
-            tags: self.tags.take(),
-            detail,
+            rule: self.rule.as_ref(),
+            subject: self.subject.as_deref(),
+            tags: self.tags.as_deref(),
+            detail: self.detail.as_deref().or(ending),
         });
     }
 }

@@ -1,17 +1,20 @@
 //! The last step: strips, stamps and sends what is allowed, and cleans the answer.
 
-use http::header::{CACHE_CONTROL, VARY};
-use http::{HeaderMap, HeaderValue, Response};
+use std::rc::Rc;
 
-use super::admit::{Arrived, Asked};
-use super::callers::Known;
+use http::header::{CACHE_CONTROL, VARY};
+use http::{HeaderMap, HeaderValue, Request, Response};
+use hyper::body::Incoming;
+
+use super::admit::{Allowed, Arrived};
+use super::callers::Presented;
 use super::entry::Entry;
 use super::login::append_cookies;
 use super::reject::Refusal;
 use super::service::Service;
 use super::{Entrance, Worker};
-use crate::policy::Permit;
 use crate::proxy::{ClientInfo, CookieHeader, Terms};
+use crate::server::Connection;
 use crate::session::Stripped;
 use crate::web::Body;
 
@@ -20,43 +23,40 @@ impl Worker {
     pub(super) async fn forward(
         &self,
         arrived: &Arrived<'_>,
-        asked: Asked<'_>,
-        permit: Permit,
-        known: Option<&Known>,
-        public: bool,
+        request: Request<Incoming>,
+        connection: &Rc<Connection>,
+        allowed: Allowed,
         entry: &mut Entry,
     ) -> Result<Response<Body>, Refusal> {
         let service = &arrived.local.service;
-        let Asked { request, connection } = asked;
+        let Allowed { permit, presented, public } = allowed;
         entry.accept();
-        let cookie = match service.own_cookies.strip(request.headers()) {
-            Stripped::Unchanged => CookieHeader::Unchanged,
-            Stripped::Replaced(value) => CookieHeader::Replace(value),
+        let (known, cookie) = match presented {
+            Some(Presented { known, cookie }) => (Some(known), cookie),
+            None => (None, service.own_cookies.strip(request.headers()).into()),
         };
-        let session = known.zip(service.relying_party.as_ref());
-        let renewed = match session {
-            Some((known, party)) if party.sessions.needs_new_seal(&known.session) => {
-                party.sessions.seal(&known.session, request.headers()).unwrap_or_default()
-            }
-            _ => Vec::new(),
-        };
+        let now = self.clock.now();
+        let session = known.as_deref().zip(service.relying_party.as_ref());
+        let renewed =
+            session.map(|(known, party)| known.renewed(party, request.headers(), now)).unwrap_or_default();
         let tls = arrived.entrance != Entrance::PublicOnly;
+        let inform = |status, headers: &HeaderMap| connection.inform(status, headers);
         let terms = Terms {
             client: ClientInfo {
                 address: entry.client,
                 scheme: if tls { "https" } else { "http" },
                 host: &arrived.host.authority,
-                port: port_of(&arrived.host.authority, tls),
+                port: arrived.host.port.unwrap_or(if tls { 443 } else { 80 }),
                 request_id: entry.id.as_str(),
             },
-            identity: known.map(|known| &known.identity),
+            identity: known.as_deref().map(|known| &known.identity),
             cookie,
+            inform: connection.takes_informational().then_some(&inform),
             private: !public,
             observer: Some(entry.observer()),
             // What everybody may see does not end with anybody's session.
             ends_at: session.filter(|_| !public).map(|(known, party)| {
-                let left = party.sessions.expires_at(&known.session).since(self.clock.now());
-                tokio::time::Instant::now() + left
+                tokio::time::Instant::now() + party.sessions.expires_at(&known.session).since(now)
             }),
         };
         let forwarder = &arrived.local.forwarder;
@@ -107,9 +107,13 @@ fn keep_private(headers: &mut HeaderMap) {
     }
 }
 
-fn port_of(authority: &str, tls: bool) -> u16 {
-    let port = authority.parse::<http::uri::Authority>().ok().and_then(|authority| authority.port_u16());
-    port.unwrap_or(if tls { 443 } else { 80 })
+impl From<Stripped> for CookieHeader {
+    fn from(stripped: Stripped) -> Self {
+        match stripped {
+            Stripped::Unchanged => CookieHeader::Unchanged,
+            Stripped::Replaced(value) => CookieHeader::Replace(value),
+        }
+    }
 }
 
 #[cfg(test)]

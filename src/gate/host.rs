@@ -13,6 +13,8 @@ pub(super) struct RequestHost {
     pub(super) authority: String,
     /// Lower case, without port and one trailing dot.
     pub(super) name: String,
+    /// The port in it.
+    pub(super) port: Option<u16>,
 }
 
 impl RequestHost {
@@ -31,32 +33,43 @@ impl RequestHost {
             (None, Some(host)) => host,
             (None, None) => return None,
         };
-        let name = normal_host(authority)?;
-        Some(Self { authority: authority.to_owned(), name })
+        let (name, port) = parts_of(authority)?;
+        Some(Self { authority: authority.to_owned(), name, port })
+    }
+
+    /// The host that stands in for one that was not sent.
+    pub(super) fn named(host: &str) -> Self {
+        Self { authority: host.to_owned(), name: host.to_owned(), port: None }
     }
 }
 
-impl RequestHost {
-    /// The host that stands in for one that was not sent.
-    pub(super) fn named(host: &str) -> Self {
-        Self { authority: host.to_owned(), name: host.to_owned() }
+/// The authority of a request that names exactly one, as nearly all do: to recognise it by.
+pub(super) fn sole_authority<'r>(uri: &'r Uri, headers: &'r HeaderMap) -> Option<&'r [u8]> {
+    let mut hosts = headers.get_all(HOST).iter();
+    match (uri.authority(), hosts.next(), hosts.next()) {
+        (Some(authority), None, _) => Some(authority.as_str().as_bytes()),
+        (None, Some(host), None) => Some(host.as_bytes()),
+        _ => None,
     }
 }
 
 /// A host as hosts are compared: lower case, without port, one trailing dot dropped. `None` for what is no
 /// host at all.
 pub(super) fn normal_host(authority: &str) -> Option<String> {
+    parts_of(authority).map(|(name, _)| name)
+}
+
+fn parts_of(authority: &str) -> Option<(String, Option<u16>)> {
     let parsed: http::uri::Authority = authority.parse().ok()?;
-    if authority.contains('@')
-        || (authority.contains(':') && parsed.port_u16().is_none() && !authority.ends_with(']'))
-    {
+    let port = parsed.port_u16();
+    if authority.contains('@') || (authority.contains(':') && port.is_none() && !authority.ends_with(']')) {
         return None;
     }
     let host = parsed.host();
     let host = host.strip_suffix('.').unwrap_or(host);
     let clean = !host.is_empty()
         && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte));
-    clean.then(|| host.to_ascii_lowercase())
+    clean.then(|| (host.to_ascii_lowercase(), port))
 }
 
 /// The services of one listener by host.

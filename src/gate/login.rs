@@ -254,7 +254,7 @@ impl Worker {
         };
         entry.subject = Some(identity.subject.as_str().into());
         self.metrics.login(&service.name, LoginResult::success);
-        self.log.event(
+        self.journal.log().event(
             Event::new("login", Level::Info)
                 .service(&service.name)
                 .request(entry.id)
@@ -270,7 +270,7 @@ impl Worker {
         let service = &arrived.local.service;
         let (_, unmapped) = crate::proxy::Identity::from_claims(&session.claims, &service.mappings);
         for claim in unmapped {
-            self.log.event(
+            self.journal.log().event(
                 Event::new("claim-not-mapped", Level::Warning)
                     .service(&service.name)
                     .request(entry.id)
@@ -312,7 +312,7 @@ impl Worker {
     ) {
         let service = &arrived.local.service;
         self.metrics.login(&service.name, result);
-        self.log.event(
+        self.journal.log().event(
             Event::new("login-failed", Level::Warning)
                 .service(&service.name)
                 .request(entry.id)

@@ -16,6 +16,7 @@ mod navigation;
 mod reject;
 mod service;
 
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -30,15 +31,15 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 
 use self::admit::Arrived;
-use self::callers::{Callers, Known};
+use self::callers::{Callers, Known, Presented};
 use self::entry::Entry;
-use self::host::HostTable;
+use self::host::{HostTable, RequestHost};
 use self::reject::Refusal;
 use crate::clock::Clock;
 use crate::proxy::Forwarder;
 use crate::server::{Connection, Handler, Lifecycle, Phase};
 use crate::session::Absent;
-use crate::telemetry::{Log, Metrics, RequestCounters, RequestIds};
+use crate::telemetry::{Journal, Log, Metrics, RequestCounters, RequestIds};
 use crate::web::Body;
 use crate::web::respond::Reply;
 
@@ -122,12 +123,16 @@ impl Gate {
             listeners: self
                 .listeners
                 .iter()
-                .map(|listener| LocalListener { entrance: listener.entrance, hosts: hosts(listener) })
+                .map(|listener| LocalListener {
+                    entrance: listener.entrance,
+                    hosts: hosts(listener),
+                    recent: RefCell::new(None),
+                })
                 .collect(),
             counters: self.metrics.requests(None),
             ids: RequestIds::new(),
             limits: self.limits,
-            log: self.log.clone(),
+            journal: Journal::open(&self.log),
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
         })
@@ -148,7 +153,7 @@ pub struct Worker {
     counters: Arc<RequestCounters>,
     ids: RequestIds,
     limits: Limits,
-    log: Log,
+    journal: Rc<Journal>,
     metrics: Metrics,
     clock: Clock,
 }
@@ -157,6 +162,8 @@ pub struct Worker {
 struct LocalListener {
     entrance: Entrance,
     hosts: HostTable<LocalService>,
+    /// The host of the last request that named one: the next one is likely to name the same.
+    recent: RefCell<Option<Rc<RequestHost>>>,
 }
 
 /// A service on one worker: its opened sessions and its connections to the application.
@@ -182,7 +189,7 @@ impl Handler for Worker {
         connection: Rc<Connection>,
     ) -> Response<Body> {
         let client = connection.peer.ip().to_canonical();
-        let mut entry = Entry::open(&self.log, &self.counters, self.ids.next_id(), client, &request);
+        let mut entry = Entry::open(&self.journal, &self.counters, self.ids.next_id(), client, &request);
         let origin = service::origin(request.headers()).map(str::to_owned);
         let admitted = caught(self.admit(request, &connection, &mut entry)).await;
         let mut response = match admitted.unwrap_or_else(|| Err(Refusal::Internal(PANICKED.to_owned()))) {
@@ -235,6 +242,16 @@ impl Worker {
         party: &RelyingParty,
         headers: &HeaderMap,
     ) -> Result<Rc<Known>, Absent> {
+        self.presented(arrived, party, headers).map(|presented| presented.known)
+    }
+
+    /// The same, with what is left of the cookies.
+    fn presented(
+        &self,
+        arrived: &Arrived<'_>,
+        party: &RelyingParty,
+        headers: &HeaderMap,
+    ) -> Result<Presented, Absent> {
         let local = arrived.local;
         local.callers.find(&local.service, party, headers, self.limits.session_cache_bytes)
     }

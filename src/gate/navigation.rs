@@ -3,6 +3,7 @@
 //! `Sec-Fetch-*` is written by the browser and can't be set by a script, so it decides wherever it is sent.
 
 use http::header::{ACCEPT, ORIGIN, REFERER, UPGRADE};
+use http::header::{AsHeaderName, HeaderName};
 use http::{HeaderMap, HeaderValue, Method};
 
 use crate::web::respond::Audience;
@@ -30,8 +31,8 @@ impl Navigation {
     /// The same for our own endpoints that only navigations use: a client that says nothing about itself is
     /// taken for a browser.
     pub(super) fn of_endpoint(method: &Method, headers: &HeaderMap) -> Self {
-        let silent = !headers.contains_key("sec-fetch-mode")
-            && !headers.contains_key("x-requested-with")
+        let silent = !headers.contains_key(SEC_FETCH_MODE)
+            && !headers.contains_key(X_REQUESTED_WITH)
             && !headers.contains_key(UPGRADE);
         if silent && !headers.contains_key(ORIGIN) {
             Self::top_level(method)
@@ -55,25 +56,22 @@ impl Navigation {
 
 fn is_navigation(headers: &HeaderMap) -> bool {
     // A browser says each once; what is said twice is somebody else's.
-    let text = |name: &str| {
+    let text = |name: &HeaderName| {
         only(headers, name).map(|value| value.and_then(|value| value.to_str().ok()).unwrap_or("?"))
     };
-    if ["sec-purpose", "purpose", "x-moz"]
-        .iter()
-        .any(|name| text(name).is_some_and(|it| it.contains("prefetch")))
-    {
+    if [SEC_PURPOSE, PURPOSE, X_MOZ].iter().any(|name| text(name).is_some_and(|it| it.contains("prefetch"))) {
         return false;
     }
-    if let Some(mode) = text("sec-fetch-mode") {
-        return mode == "navigate" && matches!(text("sec-fetch-dest"), None | Some("document"));
+    if let Some(mode) = text(&SEC_FETCH_MODE) {
+        return mode == "navigate" && matches!(text(&SEC_FETCH_DEST), None | Some("document"));
     }
-    !headers.contains_key("x-requested-with")
+    !headers.contains_key(X_REQUESTED_WITH)
         && !headers.contains_key(UPGRADE)
         && headers.get_all(ACCEPT).iter().any(|value| value.to_str().is_ok_and(accepts_html))
 }
 
 /// The value of a field: `None` if it is absent, `Some(None)` if it is there more than once.
-pub(super) fn only<'h>(headers: &'h HeaderMap, name: &str) -> Option<Option<&'h HeaderValue>> {
+pub(super) fn only(headers: &HeaderMap, name: impl AsHeaderName) -> Option<Option<&HeaderValue>> {
     let mut values = headers.get_all(name).iter();
     let first = values.next()?;
     Some(values.next().is_none().then_some(first))
@@ -101,6 +99,14 @@ pub(super) fn same_origin_referer<'h>(headers: &'h HeaderMap, origin: &str) -> O
     let rest = referer.strip_prefix(origin)?;
     if rest.starts_with('/') { rest.split('#').next() } else { None }
 }
+
+// Parsed once: every request is asked for them.
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+const SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
+const PURPOSE: HeaderName = HeaderName::from_static("purpose");
+const X_MOZ: HeaderName = HeaderName::from_static("x-moz");
+const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
 #[cfg(test)]
 mod tests {

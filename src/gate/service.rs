@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use http::header::ORIGIN;
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 use lru::LruCache;
@@ -155,8 +156,8 @@ impl Default for Redeemed {
 /// a copy of it, or the answer to a slow request with a new seal, would bring it back.
 #[derive(Debug, Default)]
 pub struct Ended {
-    /// Spares requests the lock while nobody has logged out.
-    any: AtomicBool,
+    /// How many have been ended: spares requests the lock while nobody else has logged out.
+    generation: AtomicU64,
     ids: Mutex<Option<LruCache<SessionId, ()>>>,
 }
 
@@ -165,24 +166,25 @@ impl Ended {
     pub(super) fn end(&self, id: SessionId) {
         let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
         ids.get_or_insert_with(|| LruCache::new(MAX_ENDED)).put(id, ());
-        self.any.store(true, Ordering::Release);
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Changes whenever a session is ended. A session that was not among the ended ones at a generation need
+    /// not be looked for again at the same.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// Whether a session was ended.
     pub(super) fn contains(&self, id: &SessionId) -> bool {
-        self.any.load(Ordering::Acquire)
-            && self
-                .ids
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .as_ref()
-                .is_some_and(|ids| ids.contains(id))
+        let ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        ids.as_ref().is_some_and(|ids| ids.contains(id))
     }
 }
 
 /// The one `Origin` of a request, if it has any; several, or one that can't be read, are nobody's.
 pub(super) fn origin(headers: &HeaderMap) -> Option<&str> {
-    let origin = super::navigation::only(headers, "origin")?;
+    let origin = super::navigation::only(headers, ORIGIN)?;
     Some(origin.and_then(|value| value.to_str().ok()).unwrap_or("unreadable"))
 }
 

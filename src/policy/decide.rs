@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, UPGRADE};
 use http::{HeaderMap, Method};
 
 use super::matcher::{self, Ambiguous, Parameters};
@@ -148,11 +148,13 @@ impl Policy {
     }
 
     /// A permit for a CORS preflight (Fetch standard, section 4.8) where the configuration lets it through. It
-    /// carries no credentials by design, so it is forwarded without identity.
+    /// carries no credentials by design, so it is forwarded without identity. One that wants to become a tunnel
+    /// is none.
     pub fn preflight(&self, method: &Method, headers: &HeaderMap) -> Option<Permit> {
         let is_preflight = method == Method::OPTIONS
             && headers.contains_key(ORIGIN)
-            && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+            && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+            && !headers.contains_key(UPGRADE);
         (is_preflight && self.cors_preflight == CorsPreflight::Forward).then_some(Permit(()))
     }
 

@@ -13,10 +13,11 @@ use hyper::body::Incoming;
 use super::exchange::{Background, Conn, Failure, expects_continue};
 use super::headers::{self, Mapped};
 use super::http2::{self, Links};
+use super::overheard::Inform;
 use super::pool::Pool;
 use super::trailers;
 use super::tunnel::{Tunnel, Tunnels};
-use super::upgrade::Handshake;
+use super::upgrade::Upgrade;
 use super::upload::{Progress, Upload};
 use super::{Config, Connector, Error, HttpVersion, Terms};
 use crate::path::NormalPath;
@@ -71,8 +72,10 @@ impl Forwarder {
     /// had served before died under it; or if not a byte of it had been written, or the application says over
     /// HTTP/2 that it did not process it.
     ///
-    /// A valid WebSocket handshake that the application accepts with its own `101` becomes a tunnel; hyper
-    /// must then be serving the client's connection with upgrades.
+    /// A valid WebSocket handshake, or a wish for another protocol, that the application accepts with its own
+    /// `101` becomes a tunnel; hyper must then be serving the client's connection with upgrades. A handshake
+    /// that came over HTTP/2 (RFC 8441) looks like one over HTTP/1.1, but for its version and its missing key;
+    /// so does its answer, which is never any other 2xx.
     pub async fn forward(
         &self,
         request: Request<Body>,
@@ -103,20 +106,20 @@ impl Forwarder {
         terms: Terms<'_>,
     ) -> Result<Response<Body>, Error> {
         let (mut head, body) = request.into_parts();
-        let handshake = Handshake::read(&mut head, &body)?;
+        let upgrade = Upgrade::read(&mut head, &body)?;
         let said = trailers::Said::read(&head.headers, &self.mapped);
         headers::prepare(&mut head.headers, &self.mapped, &terms);
         headers::frame(&mut head.headers, &head.method, &body);
         if let Some(links) = &self.links {
-            if handshake.is_some() {
+            if upgrade.is_some_and(|upgrade| upgrade.is_websocket()) {
                 return Err(Error::NoWebSocket);
             }
             said.restate(&mut head.headers, HttpVersion::Http2);
-            return self.send_http2(links, Request::from_parts(head, body), path, terms).await;
+            return Box::pin(self.send_http2(links, Request::from_parts(head, body), path, terms)).await;
         }
         said.restate(&mut head.headers, HttpVersion::Http1);
-        if handshake.is_some() {
-            Handshake::restore(&mut head.headers);
+        if let Some(upgrade) = &upgrade {
+            upgrade.ask(&mut head.headers);
         }
         let held = expects_continue(&head.headers);
         let body = self.watched(body, &terms, Some(self.body_idle_timeout));
@@ -126,20 +129,26 @@ impl Forwarder {
         *request.method_mut() = head.method;
         *request.uri_mut() = target(&head.uri, path)?;
         *request.headers_mut() = head.headers;
-        let (conn, answer) = self.exchange(request, progress.as_deref()).await?;
+        let clean_and_inform = |status, mut headers: HeaderMap| {
+            if let Some(inform) = terms.inform
+                && headers::clean(status, &mut headers, &self.own_cookies, false).is_ok()
+            {
+                inform(status, &headers);
+            }
+        };
+        let inform: Option<&Inform<'_>> = terms.inform.is_some().then_some(&clean_and_inform);
+        let (conn, answer) = self.exchange(request, progress.as_deref(), inform).await?;
 
-        match (answer.status(), handshake) {
-            (StatusCode::SWITCHING_PROTOCOLS, Some(handshake)) => {
-                self.open_tunnel(conn, answer, handshake, terms).await
-            }
-            (StatusCode::SWITCHING_PROTOCOLS, None) => {
-                Err(Error::BadAnswer("it switches protocols without being asked to"))
-            }
-            _ => {
-                let (head, incoming) = answer.into_parts();
-                self.answer(head, carried(conn, incoming, progress.as_deref()), terms)
-            }
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            upgrade.map_or(Ok(()), |upgrade| upgrade.declined(answer.status()))?;
+            let (head, incoming) = answer.into_parts();
+            return self.answer(head, carried(conn, incoming, progress.as_deref()), terms);
         }
+        let upgrade = upgrade.ok_or(Error::BadAnswer("it switches protocols without being asked to"))?;
+        if progress.is_some_and(|progress| !progress.is_complete()) {
+            return Err(Error::BadAnswer("it switches protocols before it has the whole request"));
+        }
+        Box::pin(self.open_tunnel(conn, answer, upgrade, terms)).await
     }
 
     /// The same over HTTP/2. The head is prepared but for what only HTTP/1.1 has.
@@ -186,6 +195,7 @@ impl Forwarder {
         &self,
         mut request: Request<Upload>,
         progress: Option<&Progress>,
+        inform: Option<&Inform<'_>>,
     ) -> Result<(Box<Conn>, Response<Incoming>), Error> {
         let repeatable = progress.is_none() && request.method().is_idempotent();
         let mut waiting = self.pool.take(!repeatable).await;
@@ -195,12 +205,13 @@ impl Forwarder {
             let mut conn = match waiting.take() {
                 Some(conn) => conn,
                 None => {
-                    let io = self.connector.connect(self.connect_timeout).await?;
-                    Conn::new(io, &self.pool, self.idle_timeout).await?
+                    // Boxed: connecting takes much room, and is rare.
+                    let io = Box::pin(self.connector.connect(self.connect_timeout)).await?;
+                    Box::pin(Conn::new(io, &self.pool, self.idle_timeout)).await?
                 }
             };
             let copy = repeatable.then(|| copy_of(&request));
-            request = match conn.exchange(request, progress, self.response_timeout).await {
+            request = match conn.exchange(request, progress, self.response_timeout, inform).await {
                 Ok(answer) => return Ok((conn, answer)),
                 Err(Failure::Unsent(unsent, _)) if had_served => *unsent,
                 Err(Failure::Died(error)) if had_served => copy.ok_or(Error::Died(error))?,
@@ -238,19 +249,20 @@ impl Forwarder {
         &self,
         conn: Box<Conn>,
         answer: Response<Incoming>,
-        handshake: Handshake,
+        upgrade: Upgrade,
         terms: Terms<'_>,
     ) -> Result<Response<Body>, Error> {
-        let client = handshake.verify(answer.headers())?;
-        let (upstream, early) = conn.into_io().await;
-        let tunnel = Tunnel { client, upstream, early, ends_at: terms.ends_at, observer: terms.observer };
-        tokio::task::spawn_local(self.tunnels.clone().run(tunnel));
-
+        upgrade.accepted(answer.headers())?;
         let mut response = Response::new(Body::Empty);
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         *response.headers_mut() = answer.into_parts().0.headers;
         headers::clean(response.status(), response.headers_mut(), &self.own_cookies, false)?;
-        Handshake::restore(response.headers_mut());
+        upgrade.name(response.headers_mut());
+
+        let client = upgrade.into_client();
+        let (upstream, early) = conn.into_io().await;
+        let tunnel = Tunnel { client, upstream, early, ends_at: terms.ends_at, observer: terms.observer };
+        tokio::task::spawn_local(self.tunnels.clone().run(tunnel));
         Ok(response)
     }
 }

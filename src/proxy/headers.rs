@@ -4,10 +4,8 @@
 //! a letter or digit into `-`: applications behind CGI-like interfaces can't tell `X_User` from `X-User`.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
-use std::net::IpAddr;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{
     CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, SET_COOKIE, TRANSFER_ENCODING,
 };
@@ -15,6 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_body::Body as _;
 
 use super::{ClientInfo, CookieHeader, Error, Identity, Terms};
+use crate::digits::{Decimal, push_address};
 use crate::web::Body;
 
 /// The names that `claimsToHTTPHeaderMappings` can set, normalised.
@@ -162,46 +161,47 @@ fn set_host(headers: &mut HeaderMap, judged: &str) {
     }
 }
 
-/// Tells the application about the client. All values are cut from one allocation.
+/// Tells the application about the client. All values are cut from one text.
 fn stamp(headers: &mut HeaderMap, client: &ClientInfo<'_>) {
-    let mut buffer = BytesMut::with_capacity(STAMP_CAPACITY);
-    let address = client.address.to_canonical();
-    let mut set = |name: HeaderName, text: std::fmt::Arguments<'_>| {
-        // Writing to a growing buffer does not fail.
-        let _ = buffer.write_fmt(text);
-        let value: Bytes = buffer.split().freeze();
-        if let Ok(value) = HeaderValue::from_maybe_shared(value) {
+    let mut text = String::with_capacity(STAMP_CAPACITY);
+    let mut piece = |write: &dyn Fn(&mut String)| {
+        let from = text.len();
+        write(&mut text);
+        from..text.len()
+    };
+    let values = [
+        (X_FORWARDED_FOR, piece(&|text| push_address(text, client.address))),
+        (X_FORWARDED_HOST, piece(&|text| text.push_str(client.host))),
+        (X_FORWARDED_PORT, piece(&|text| text.push_str(Decimal::new(client.port.into()).as_str()))),
+        (X_REQUEST_ID, piece(&|text| text.push_str(client.request_id))),
+        (FORWARDED, piece(&|text| push_forwarded(text, client))),
+    ];
+    let text = Bytes::from(text);
+    for (name, range) in values {
+        if let Ok(value) = HeaderValue::from_maybe_shared(text.slice(range)) {
             headers.insert(name, value);
         }
-    };
-    set(X_FORWARDED_FOR, format_args!("{address}"));
-    set(X_FORWARDED_HOST, format_args!("{}", client.host));
-    set(X_FORWARDED_PORT, format_args!("{}", client.port));
-    set(X_REQUEST_ID, format_args!("{}", client.request_id));
-    set(FORWARDED, format_args!("{}", ForwardedElement { address, client }));
+    }
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(client.scheme));
 }
 
 /// One element of RFC 7239. IPv6 addresses and hosts with a port need quotes (sections 4 and 6).
-struct ForwardedElement<'a> {
-    address: IpAddr,
-    client: &'a ClientInfo<'a>,
-}
-
-impl std::fmt::Display for ForwardedElement<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.address {
-            IpAddr::V4(address) => write!(f, "for={address}")?,
-            IpAddr::V6(address) => write!(f, "for=\"[{address}]\"")?,
-        }
-        let host = self.client.host;
-        if host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')) {
-            write!(f, ";host={host}")?;
-        } else if host.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\')) {
-            write!(f, ";host=\"{host}\"")?;
-        }
-        write!(f, ";proto={}", self.client.scheme)
+fn push_forwarded(text: &mut String, client: &ClientInfo<'_>) {
+    let is_v4 = client.address.to_canonical().is_ipv4();
+    text.push_str(if is_v4 { "for=" } else { "for=\"[" });
+    push_address(text, client.address);
+    text.push_str(if is_v4 { "" } else { "]\"" });
+    let host = client.host;
+    if host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')) {
+        text.push_str(";host=");
+        text.push_str(host);
+    } else if host.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\')) {
+        text.push_str(";host=\"");
+        text.push_str(host);
+        text.push('"');
     }
+    text.push_str(";proto=");
+    text.push_str(client.scheme);
 }
 
 /// States the length of the body by what the body itself is, whatever the client said: the two can then

@@ -1,7 +1,7 @@
 //! Forwarding of an allowed request to the application, and cleaning of its answer.
 //!
 //! Owns the header rules of both directions, the connections to the application, the timeouts and the one
-//! retry, and WebSocket tunnels. May not know how a request came to be allowed: a [`Permit`] is all it
+//! retry, and the tunnels of WebSockets and other upgrades. May not know how a request came to be allowed: a [`Permit`] is all it
 //! needs and the only thing of `policy` that it imports. Nor does it know sessions or pages: an [`Error`]
 //! says who is to blame, and the gate makes the answer.
 //!
@@ -21,7 +21,9 @@ mod headers;
 mod http2;
 mod identity;
 mod io;
+mod overheard;
 mod pool;
+mod pump;
 mod trailers;
 mod tunnel;
 mod upgrade;
@@ -35,7 +37,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
 use crate::secret;
@@ -136,6 +138,9 @@ pub struct Terms<'a> {
     pub identity: Option<&'a Identity>,
     /// The Cookie header without our cookies.
     pub cookie: CookieHeader,
+    /// Sends the client an informational answer of the application (103 Early Hints, ...), cleaned by the rules
+    /// for answers. `None`: the client can't be informed.
+    pub inform: Option<&'a dyn Fn(StatusCode, &HeaderMap)>,
     /// The request is not public: an answer that says nothing about caching becomes `private`
     /// (RFC 9111 section 5.2.2.7).
     pub private: bool,
@@ -144,4 +149,20 @@ pub struct Terms<'a> {
     pub observer: Option<Rc<dyn Observer>>,
     /// When a body or tunnel that still flows is cut: the end of the caller's session.
     pub ends_at: Option<Instant>,
+}
+
+/// What becomes of a request's headers, for measuring it alone: `benches/micro.rs`.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct HeaderRules(headers::Mapped);
+
+#[doc(hidden)]
+impl HeaderRules {
+    pub fn new(mapped_headers: &[HeaderName]) -> Self {
+        Self(headers::Mapped::new(mapped_headers))
+    }
+
+    pub fn apply(&self, headers: &mut HeaderMap, terms: &Terms<'_>) {
+        headers::prepare(headers, &self.0, terms);
+    }
 }

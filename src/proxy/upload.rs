@@ -33,6 +33,8 @@ pub(super) struct Progress {
     starved: Cell<bool>,
     /// Nothing goes out before the application has said `100 Continue`.
     held: Cell<bool>,
+    /// The client has sent all of it, and hyper has taken it.
+    complete: Cell<bool>,
     moved: Cell<Instant>,
     fault: Cell<Option<Fault>>,
 }
@@ -51,6 +53,7 @@ impl Upload {
                 over: Cell::new(false),
                 starved: Cell::new(false),
                 held: Cell::new(held),
+                complete: Cell::new(false),
                 moved: Cell::new(Instant::now()),
                 fault: Cell::new(None),
             })
@@ -74,6 +77,11 @@ impl Progress {
     /// Whether the rest of the body is still to come, and may.
     pub(super) fn is_flowing(&self) -> bool {
         !self.over.get() && !self.held.get()
+    }
+
+    /// Whether the application was given the body to its last byte.
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete.get()
     }
 
     /// Whether the body waits for [`Progress::release`].
@@ -130,6 +138,7 @@ impl http_body::Body for Upload {
             let frame = Pin::new(&mut self.body).poll_frame(cx);
             if let Some(progress) = &self.progress {
                 progress.saw(&frame);
+                progress.complete.set(matches!(frame, Poll::Ready(None)) || self.body.is_end_stream());
             }
             match (frame, &self.mapped) {
                 (Poll::Ready(Some(Ok(frame))), Some(mapped)) if frame.is_trailers() => {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use ipnet::IpNet;
 use tokio::runtime::Handle;
 
 use super::events::provider_events;
@@ -124,13 +125,22 @@ impl Assembly<'_> {
                     (None, Entrance::Redirect) => Kind::Redirect,
                     (None, Entrance::BehindProxy | Entrance::Tls) => Kind::PlainBehindProxy,
                 };
+                let balancers = self.balancers(entrance, &services);
                 Ok(Listening {
-                    server: server::Listener { address, port, kind },
+                    server: server::Listener { address, port, kind, balancers },
                     gate: gate::Listener { entrance, services },
                     tls,
                 })
             })
             .collect()
+    }
+
+    /// Who sends PROXY headers there. The services of a port agree about it; the checks on the port for those come
+    /// without.
+    fn balancers(&self, entrance: Entrance, services: &[usize]) -> Option<Arc<[IpNet]>> {
+        let service = services.first().and_then(|index| self.config.services.get(*index))?;
+        let subnets = service.proxy_protocol_subnets.as_ref()?;
+        (entrance != Entrance::PublicOnly).then(|| subnets.as_slice().into())
     }
 
     fn server_tls(&self, services: &[usize]) -> Result<Arc<ServerTls>, tls::Error> {

@@ -4,13 +4,13 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
 
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 
 use super::Handler;
 use super::connection::{Connection, Protocol};
 use super::front::{Bounds, Violation};
-use super::intake::{check_http2, to_origin_form};
+use super::intake::{check_http2, to_connect_answer, to_handshake, to_origin_form};
 use super::reply::{Reply, StreamExecutor};
 use super::roster::Wish;
 
@@ -31,13 +31,19 @@ impl<H: Handler> hyper::service::Service<Request<Incoming>> for Calls<H> {
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let (call, in_flight) = self.connection.activity.begin();
-        let violation = self.settle(&mut request, call);
+        let Settled { violation, is_connect } = self.settle(&mut request, call);
+        if self.connection.protocol == Protocol::Http1 {
+            self.connection.interim.begin(call, request.version() == Version::HTTP_11);
+        }
         let stream = self.streams.as_ref().map(StreamExecutor::clock);
         let (handler, connection) = (self.handler.clone(), self.connection.clone());
         Box::pin(async move {
             let mut response = handler.handle(request, connection.clone()).await;
             if connection.protocol == Protocol::Http1 {
                 end_connection_if_due(&connection, call, violation, &mut response);
+            }
+            if is_connect {
+                to_connect_answer(&mut response);
             }
             if let Some(stream) = &stream {
                 stream.set_waiting(true);
@@ -47,21 +53,32 @@ impl<H: Handler> hyper::service::Service<Request<Incoming>> for Calls<H> {
     }
 }
 
+/// What is known of a request before the handler gets it.
+struct Settled {
+    violation: Option<Violation>,
+    /// It came as an extended CONNECT, and the answer must be one to that.
+    is_connect: bool,
+}
+
 impl<H> Calls<H> {
     /// Brings the request into the form that the handler expects, or marks it with what it broke.
-    fn settle(&self, request: &mut Request<Incoming>, call: u64) -> Option<Violation> {
+    fn settle(&self, request: &mut Request<Incoming>, call: u64) -> Settled {
         let violation = match self.connection.protocol {
             Protocol::Http1 => self.connection.wire.refusal_of(call),
             Protocol::Http2 => check_http2(request, &self.bounds).err(),
         };
-        match violation {
+        let is_connect = match violation {
             Some(violation) => {
                 request.extensions_mut().insert(violation);
+                false
             }
-            None if self.connection.protocol == Protocol::Http1 => to_origin_form(request),
-            None => {}
-        }
-        violation
+            None if self.connection.protocol == Protocol::Http1 => {
+                to_origin_form(request);
+                false
+            }
+            None => to_handshake(request),
+        };
+        Settled { violation, is_connect }
     }
 }
 
@@ -73,6 +90,7 @@ fn end_connection_if_due<B>(
     violation: Option<Violation>,
     response: &mut Response<B>,
 ) {
+    connection.interim.end();
     let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let unread = connection.wire.answered(call, switching);
     let asked = connection.last_answer.get() || connection.activity.wish() != Wish::Stay;

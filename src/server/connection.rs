@@ -7,7 +7,10 @@ use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::front::{Violation, Wire};
+use http::{HeaderMap, StatusCode};
+
+use super::balance::Counted;
+use super::front::{Interim, Violation, Wire};
 use super::lifecycle::{Lifecycle, Phase};
 use super::listener::Kind;
 use super::roster::{Activity, InFlight, Presence, Wish};
@@ -16,7 +19,8 @@ use super::roster::{Activity, InFlight, Presence, Wish};
 /// the process waits for it when it drains.
 #[derive(Debug)]
 pub struct Connection {
-    /// The other end, with an IPv4 address as such also on a socket of both families.
+    /// The client: the other end of the socket, or, where that is a load balancer that sends a PROXY header, the
+    /// other end of its socket. An IPv4 address is one also on a socket of both families.
     pub peer: SocketAddr,
     /// The port that the client connected to.
     pub local_port: u16,
@@ -31,6 +35,8 @@ pub struct Connection {
     /// The protocol that carries requests.
     pub protocol: Protocol,
     pub(super) wire: Arc<Wire>,
+    /// Used on HTTP/1 only.
+    pub(super) interim: Arc<Interim>,
     pub(super) activity: Rc<Activity>,
     pub(super) lifecycle: Lifecycle,
     pub(super) last_answer: Cell<bool>,
@@ -51,6 +57,7 @@ pub enum Protocol {
 pub(super) struct Place {
     pub(super) _permit: OwnedSemaphorePermit,
     pub(super) _presence: Presence,
+    pub(super) _counted: Counted,
 }
 
 impl Connection {
@@ -60,6 +67,22 @@ impl Connection {
         match self.protocol {
             Protocol::Http1 => self.last_answer.set(true),
             Protocol::Http2 => self.activity.ask(Wish::Leave),
+        }
+    }
+
+    /// Whether [`Self::inform`] reaches the client of the request that is being handled. Not on HTTP/1.0, which
+    /// has no informational answers, and not on HTTP/2, where hyper has no way to send them.
+    pub fn takes_informational(&self) -> bool {
+        self.interim.is_accepted()
+    }
+
+    /// Sends an informational answer (RFC 9110 section 15.2) ahead of the one that is being made. Only hints:
+    /// none that hyper sends itself (100) or that is final (101), and it may be dropped: where there are many,
+    /// and where the client has not taken what came before.
+    pub fn inform(&self, status: StatusCode, headers: &HeaderMap) {
+        if self.interim.push(status, headers) {
+            // hyper flushes whenever it has polled the handler; nowhere does it promise to.
+            self.activity.wake();
         }
     }
 

@@ -1,6 +1,8 @@
-//! From an accepted socket to a stream that HTTP can be spoken on: TLS where it is due, within its time.
+//! From an accepted socket to a stream that HTTP can be spoken on: a PROXY header and TLS where they are due,
+//! both within one time.
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -11,7 +13,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::connection::Protocol;
-use super::listener::Kind;
+use super::listener::{Kind, TlsSource};
+use super::proxy_protocol::{HeaderError, read_header};
+use super::worker::Port;
 
 /// A client's byte stream.
 #[derive(Debug)]
@@ -24,55 +28,93 @@ pub(super) enum Stream {
 #[derive(Debug)]
 pub(super) struct Shaken {
     pub(super) stream: Stream,
+    /// The other end, or whom a load balancer says that it speaks for.
+    pub(super) client: SocketAddr,
     pub(super) protocol: Protocol,
     pub(super) sni: Option<String>,
     /// Plain HTTP where TLS is spoken.
     pub(super) is_misdirected: bool,
 }
 
-/// Why there is no stream. The blame is the client's.
+/// Why there is no stream. The blame is the client's, or the load balancer's before it.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HandshakeError {
     /// Nothing was sent: a port scan, or the check of a load balancer.
     #[error("the client connected and left")]
     Silent,
     /// `limits.handshakeTimeout` passed.
-    #[error("the TLS handshake took too long")]
+    #[error("the TLS handshake, or the PROXY header before it, took too long")]
     TimedOut,
+    /// A load balancer's connection did not begin as it should.
+    #[error("{0}")]
+    Header(HeaderError),
     /// rustls refused, or the client did.
     #[error("{0}")]
     Failed(io::Error),
 }
 
-/// Does what `kind` asks for, within `limit`.
-pub(super) async fn shake(stream: TcpStream, kind: &Kind, limit: Duration) -> Result<Shaken, HandshakeError> {
-    let Kind::Tls(source) = kind else { return Ok(Shaken::plain(stream, false)) };
+/// Does what the listener asks for, within `limit`. Waits for nothing where nothing is due.
+pub(super) async fn shake(
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    port: &Port,
+    limit: Duration,
+) -> Result<Shaken, HandshakeError> {
+    let is_balancer = port.is_balancer(peer.ip());
+    if !is_balancer && !matches!(port.kind, Kind::Tls(_)) {
+        return Ok(Shaken::plain(stream, peer));
+    }
     let handshake = async {
-        let mut first = [0];
-        match stream.peek(&mut first).await {
-            Ok(0) => Err(HandshakeError::Silent),
-            // A TLS record of a handshake begins with 22; a request begins with a letter.
-            Ok(_) if first.iter().all(u8::is_ascii_alphabetic) => Ok(Shaken::plain(stream, true)),
-            Ok(_) => {
-                let tls = TlsAcceptor::from(source()).accept(stream).await.map_err(HandshakeError::Failed)?;
-                Ok(Shaken::tls(tls))
-            }
-            Err(error) => Err(HandshakeError::Failed(error)),
+        let said = if is_balancer { read_header(&mut stream).await? } else { None };
+        let client = said.unwrap_or(peer);
+        match &port.kind {
+            Kind::Tls(source) => shake_tls(stream, client, source).await,
+            _ => Ok(Shaken::plain(stream, client)),
         }
     };
     tokio::time::timeout(limit, handshake).await.unwrap_or(Err(HandshakeError::TimedOut))
 }
 
+async fn shake_tls(
+    stream: TcpStream,
+    client: SocketAddr,
+    source: &TlsSource,
+) -> Result<Shaken, HandshakeError> {
+    let mut first = [0];
+    match stream.peek(&mut first).await {
+        Ok(0) => Err(HandshakeError::Silent),
+        // A TLS record of a handshake begins with 22; a request begins with a letter.
+        Ok(_) if first.iter().all(u8::is_ascii_alphabetic) => {
+            Ok(Shaken { is_misdirected: true, ..Shaken::plain(stream, client) })
+        }
+        Ok(_) => {
+            let tls = TlsAcceptor::from(source()).accept(stream).await.map_err(HandshakeError::Failed)?;
+            Ok(Shaken::tls(tls, client))
+        }
+        Err(error) => Err(HandshakeError::Failed(error)),
+    }
+}
+
+impl From<HeaderError> for HandshakeError {
+    fn from(error: HeaderError) -> Self {
+        match error {
+            HeaderError::Silent => Self::Silent,
+            error => Self::Header(error),
+        }
+    }
+}
+
 impl Shaken {
-    fn plain(stream: TcpStream, is_misdirected: bool) -> Self {
-        Self { stream: Stream::Plain(stream), protocol: Protocol::Http1, sni: None, is_misdirected }
+    fn plain(stream: TcpStream, client: SocketAddr) -> Self {
+        let stream = Stream::Plain(stream);
+        Self { stream, client, protocol: Protocol::Http1, sni: None, is_misdirected: false }
     }
 
-    fn tls(stream: TlsStream<TcpStream>) -> Self {
+    fn tls(stream: TlsStream<TcpStream>, client: SocketAddr) -> Self {
         let (_, session) = stream.get_ref();
         let protocol = if session.alpn_protocol() == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
         let sni = session.server_name().map(str::to_ascii_lowercase);
-        Self { protocol, sni, stream: Stream::Tls(Box::new(stream)), is_misdirected: false }
+        Self { protocol, sni, client, stream: Stream::Tls(Box::new(stream)), is_misdirected: false }
     }
 }
 

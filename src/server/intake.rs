@@ -1,7 +1,9 @@
-//! What is settled about a request before the handler gets it: HTTP/1 targets are brought to origin-form, and
-//! what h2 lets through although the front would refuse it on HTTP/1 is refused here too.
+//! What is settled about a request before the handler gets it: HTTP/1 targets are brought to origin-form, what h2
+//! lets through although the front would refuse it on HTTP/1 is refused here too, and a WebSocket looks the same
+//! on both (RFC 8441), on the way in and on the way out.
 
-use http::{HeaderMap, Method, Request, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use hyper::ext::Protocol;
 
 use super::front::{Bounds, MAX_METHOD_BYTES, Violation, is_host, is_imitation, is_target};
 
@@ -18,7 +20,7 @@ pub(super) fn to_origin_form<B>(request: &mut Request<B>) {
 /// repeated. A `#` in `:path` cannot be refused: the `http` crate cuts it off, with what follows, before
 /// anybody can look, so judgement and forwarding both see the path without it.
 pub(super) fn check_http2<B>(request: &Request<B>, bounds: &Bounds) -> Result<(), Violation> {
-    if request.method() == Method::CONNECT {
+    if request.method() == Method::CONNECT && !opens_websocket(request) {
         return Err(Violation::Connect);
     }
     if request.method().as_str().len() > MAX_METHOD_BYTES {
@@ -27,6 +29,37 @@ pub(super) fn check_http2<B>(request: &Request<B>, bounds: &Bounds) -> Result<()
     check_target(request.uri(), bounds)?;
     check_authority(request)?;
     check_fields(request.headers(), bounds)
+}
+
+/// Whether a CONNECT asks for a WebSocket (RFC 8441 section 4). No other protocol is offered.
+fn opens_websocket<B>(request: &Request<B>) -> bool {
+    request.extensions().get::<Protocol>().is_some_and(|protocol| protocol.as_str() == WEBSOCKET)
+}
+
+/// Turns a CONNECT that [`check_http2`] let through into the handshake that it stands for (RFC 6455 section
+/// 4.1): rules and records know it as the GET that it would be on HTTP/1.1. True: it was one.
+pub(super) fn to_handshake<B>(request: &mut Request<B>) -> bool {
+    let opens = request.method() == Method::CONNECT;
+    if opens {
+        *request.method_mut() = Method::GET;
+        request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        request.headers_mut().insert(header::UPGRADE, HeaderValue::from_static(WEBSOCKET));
+    }
+    opens
+}
+
+/// Turns the answer to such a handshake into one to a CONNECT: 200 is its 101 (RFC 8441 section 5). Any other
+/// 2xx would be taken for that too, so it is not said.
+pub(super) fn to_connect_answer<B>(response: &mut Response<B>) {
+    let status = response.status();
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        *response.status_mut() = StatusCode::OK;
+        for name in [header::CONNECTION, header::UPGRADE, header::SEC_WEBSOCKET_ACCEPT] {
+            response.headers_mut().remove(name);
+        }
+    } else if status.is_success() {
+        *response.status_mut() = StatusCode::BAD_GATEWAY;
+    }
 }
 
 fn check_target(uri: &Uri, bounds: &Bounds) -> Result<(), Violation> {
@@ -48,7 +81,7 @@ fn check_authority<B>(request: &Request<B>) -> Result<(), Violation> {
         return Err(Violation::HostRepeated);
     }
     let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
-    match authority.or(host.map(http::HeaderValue::as_bytes)) {
+    match authority.or(host.map(HeaderValue::as_bytes)) {
         Some(name) if is_host(name) => Ok(()),
         Some(_) => Err(Violation::HostInvalid),
         None => Err(Violation::HostMissing),
@@ -84,6 +117,8 @@ fn check_fields(fields: &HeaderMap, bounds: &Bounds) -> Result<(), Violation> {
 
 /// What a field counts beside its name and value.
 const FIELD_OVERHEAD: usize = 32;
+
+const WEBSOCKET: &str = "websocket";
 
 #[cfg(test)]
 mod tests {
@@ -125,6 +160,41 @@ mod tests {
             ("GET", "https://a/", &[("x", "y"); 5], Err(Violation::TooManyFields)),
         ] {
             assert_eq!(verdict(method, uri, fields), wanted, "{method} {uri} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn only_websockets_may_connect() {
+        let connect = |protocol| {
+            let request = Request::builder().method("CONNECT").uri("https://a/ws");
+            request.extension(Protocol::from_static(protocol)).body(()).unwrap()
+        };
+        for (protocol, wanted) in [
+            ("websocket", Ok(())),
+            ("connect-udp", Err(Violation::Connect)),
+            ("webtransport", Err(Violation::Connect)),
+            ("WebSocket", Err(Violation::Connect)),
+        ] {
+            assert_eq!(check_http2(&connect(protocol), &BOUNDS), wanted, "{protocol}");
+        }
+        let mut request = connect("websocket");
+        assert!(to_handshake(&mut request));
+        assert_eq!(
+            (request.method(), &request.headers()["upgrade"]),
+            (&Method::GET, &"websocket".parse().unwrap())
+        );
+        assert!(!to_handshake(&mut request));
+    }
+
+    #[test]
+    fn no_answer_but_101_opens_a_tunnel_for_a_connect() {
+        for (status, wanted) in [(101, 200), (200, 502), (204, 502), (302, 302), (401, 401), (503, 503)] {
+            let response = Response::builder().status(status).header("upgrade", "websocket");
+            let mut response = response.header("sec-websocket-protocol", "chat").body(()).unwrap();
+            to_connect_answer(&mut response);
+            assert_eq!(response.status(), wanted);
+            assert_eq!(response.headers().contains_key("upgrade"), status != 101);
+            assert!(response.headers().contains_key("sec-websocket-protocol"));
         }
     }
 

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
 /// Gives the TLS configuration of the moment. Asked at every handshake, so that a reload is seen at once.
@@ -19,6 +20,9 @@ pub struct Listener {
     pub port: u16,
     /// What is spoken there.
     pub kind: Kind,
+    /// `Some`: peers of these networks are load balancers, whose every connection begins with a PROXY header.
+    /// All others are clients, and a header of theirs is the garbage that it is.
+    pub balancers: Option<Arc<[IpNet]>>,
 }
 
 /// What is spoken on a listener and who is expected there. The server tells TLS from plain; the rest is for
@@ -48,7 +52,7 @@ impl std::fmt::Debug for Kind {
 
 /// Listening sockets, in the order in which they were asked for.
 #[derive(Debug)]
-pub struct Bound(pub(super) Vec<(TcpListener, Kind)>);
+pub struct Bound(pub(super) Vec<(TcpListener, Listener)>);
 
 impl Bound {
     /// Where each listener really listens.
@@ -66,7 +70,7 @@ pub fn bind(listeners: Vec<Listener>) -> Result<Bound, BindError> {
             port: listener.port,
             cause,
         })?;
-        Ok((socket, listener.kind))
+        Ok((socket, listener))
     };
     listeners.into_iter().map(bind_one).collect::<Result<_, _>>().map(Bound)
 }
@@ -154,7 +158,12 @@ mod tests {
     use super::*;
 
     fn plain(address: Option<&str>, port: u16) -> Listener {
-        Listener { address: address.map(|text| text.parse().unwrap()), port, kind: Kind::PublicOnly }
+        Listener {
+            address: address.map(|text| text.parse().unwrap()),
+            port,
+            kind: Kind::PublicOnly,
+            balancers: None,
+        }
     }
 
     #[test]

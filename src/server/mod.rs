@@ -7,17 +7,19 @@
 //! ```text
 //! listener   bound once, shared by the workers
 //! accept     permit -> socket
-//! handshake  socket -> TLS or plain, SNI, ALPN
+//! balance    socket -> the worker that serves it
+//! handshake  socket -> PROXY header where one is due -> TLS or plain, SNI, ALPN
 //! front      the strict reading of HTTP/1, before hyper; a watch over HTTP/2 frames
 //! calls      hyper's call -> intake -> the handler -> the answer
 //! drive      the deadlines of one connection, and its end
 //! ```
 //!
-//! A worker is a thread with its own runtime; a connection never leaves the worker that accepted it, and
-//! handlers need not be `Send`. What the workers share is the listening sockets, the connection permits and
-//! the [`Lifecycle`].
+//! A worker is a thread with its own runtime; a connection never leaves the worker that serves it, and handlers
+//! need not be `Send`. What the workers share is the listening sockets, the connection permits and counts, and the
+//! [`Lifecycle`].
 
 mod accept;
+mod balance;
 mod calls;
 mod connection;
 mod descriptors;
@@ -28,6 +30,7 @@ mod intake;
 mod lifecycle;
 mod limits;
 mod listener;
+mod proxy_protocol;
 mod reply;
 mod roster;
 mod run;
@@ -42,6 +45,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
+pub use balance::ConnectionCounts;
 pub use connection::{Connection, Protocol, Tunnel};
 pub use front::Violation;
 pub use lifecycle::{Lifecycle, Phase};
@@ -90,9 +94,9 @@ pub enum Event {
         /// What the system said.
         reason: String,
     },
-    /// A client did not get through its TLS handshake.
+    /// A client did not get through its TLS handshake, or a load balancer sent no good PROXY header.
     HandshakeFailed {
-        /// Who.
+        /// Who, by the socket's address.
         peer: SocketAddr,
         /// On which listener, by its index.
         listener: usize,

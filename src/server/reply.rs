@@ -89,6 +89,8 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for StreamExecutor
         tokio::task::spawn_local(async move {
             match clock {
                 Some(clock) => bounded(stream, &clock, limit).await,
+                // What writes a tunnel's bytes. Tunnels may stand still; a client that takes nothing of one that
+                // has ended keeps a stream of its own for it, until its connection is idle.
                 None => stream.await,
             }
         });

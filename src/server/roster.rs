@@ -153,6 +153,11 @@ impl Activity {
         if self.wish.get() != Wish::Leave {
             self.wish.set(wish);
         }
+        self.wake();
+    }
+
+    /// Has the connection looked after.
+    pub(super) fn wake(&self) {
         if let Some(driver) = self.driver.borrow().as_ref() {
             driver.wake_by_ref();
         }

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use super::calls::Calls;
 use super::connection::{Connection, Place, Protocol};
 use super::drive::{Conversation, Driver, Patience};
-use super::front::{Bounds, Front, Violation, Wire};
+use super::front::{Bounds, Front, Interim, Violation, Wire};
 use super::handshake::{HandshakeError, Shaken, Stream, shake};
 use super::limits::Limits;
 use super::reply::StreamExecutor;
@@ -29,7 +29,7 @@ pub(super) async fn serve<H: Handler>(
     (stream, peer): (TcpStream, SocketAddr),
     (activity, place): (Rc<Activity>, Place),
 ) {
-    let shaken = match shake(stream, &port.kind, worker.limits.handshake_timeout).await {
+    let shaken = match shake(stream, peer, &port, worker.limits.handshake_timeout).await {
         Ok(shaken) => shaken,
         Err(HandshakeError::Silent) => return,
         Err(error) => {
@@ -38,13 +38,13 @@ pub(super) async fn serve<H: Handler>(
         }
     };
     activity.touch();
-    let Shaken { stream, protocol, sni, is_misdirected } = shaken;
-    let wire = Arc::new(Wire::default());
+    let Shaken { stream, client, protocol, sni, is_misdirected } = shaken;
+    let (wire, interim) = (Arc::new(Wire::default()), Arc::new(Interim::default()));
     let is_tls = stream.is_tls();
     let bounds = bounds(&worker.limits, is_tls);
     let front = match protocol {
         Protocol::Http1 if is_misdirected => Front::refused(stream, wire.clone(), Violation::PlainText),
-        Protocol::Http1 => Front::http1(stream, wire.clone(), bounds),
+        Protocol::Http1 => Front::http1(stream, wire.clone(), interim.clone(), bounds),
         Protocol::Http2 => Front::http2(stream, wire.clone()),
     };
     let driver = Driver {
@@ -54,7 +54,7 @@ pub(super) async fn serve<H: Handler>(
         patience: Patience::of(&worker.limits),
     };
     let connection = Rc::new(Connection {
-        peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
+        peer: SocketAddr::new(client.ip().to_canonical(), client.port()),
         local_port: port.number,
         listener: port.index,
         kind: port.kind.clone(),
@@ -62,6 +62,7 @@ pub(super) async fn serve<H: Handler>(
         is_tls,
         protocol,
         wire,
+        interim,
         activity,
         lifecycle: worker.lifecycle.clone(),
         last_answer: Cell::new(false),
@@ -104,6 +105,7 @@ fn http2(limits: &Limits, streams: StreamExecutor) -> http2::Builder<StreamExecu
     let mut builder = http2::Builder::new(streams);
     builder
         .timer(TokioTimer::new())
+        .enable_connect_protocol()
         .max_concurrent_streams(limits.h2_streams)
         .max_header_list_size(header_list_bytes(limits))
         .initial_stream_window_size(STREAM_WINDOW)

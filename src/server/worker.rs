@@ -1,17 +1,20 @@
 //! One worker: a thread with its own runtime, on which a connection lives from accept to end.
 
 use std::cell::Cell;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
+use ipnet::IpNet;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 
 use super::accept::{Doors, accept};
+use super::balance::{Arrivals, Counted, Peers};
 use super::connection::Place;
 use super::lifecycle::{Lifecycle, Phase};
 use super::limits::Limits;
@@ -39,12 +42,22 @@ pub(super) struct Port {
     pub(super) index: usize,
     pub(super) number: u16,
     pub(super) kind: Kind,
+    pub(super) balancers: Option<Arc<[IpNet]>>,
+}
+
+impl Port {
+    /// Whether connections of this peer begin with a PROXY header.
+    pub(super) fn is_balancer(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.balancers.as_ref().is_some_and(|networks| networks.iter().any(|network| network.contains(&peer)))
+    }
 }
 
 /// What a worker is started with.
 pub(super) struct Start<F> {
     pub(super) index: usize,
     pub(super) doors: Vec<(std::net::TcpListener, Port)>,
+    pub(super) peers: (Peers, Arrivals),
     pub(super) limits: Arc<Limits>,
     pub(super) lifecycle: Lifecycle,
     pub(super) permits: Arc<Semaphore>,
@@ -98,7 +111,7 @@ impl<F> Start<F> {
                 worker.lifecycle.reached(Phase::Draining).await;
                 worker.roster.drain();
             };
-            tokio::join!(accept(&worker, doors), told);
+            tokio::join!(accept(&worker, doors, self.peers), told);
             worker.roster.empty().await;
         };
         tokio::select! {
@@ -115,10 +128,10 @@ impl<H: Handler> Worker<H> {
         self: &Rc<Self>,
         port: &Rc<Port>,
         accepted: (TcpStream, std::net::SocketAddr),
-        permit: OwnedSemaphorePermit,
+        (permit, counted): (OwnedSemaphorePermit, Counted),
     ) {
         let (activity, presence) = self.roster.enter();
-        let place = Place { _permit: permit, _presence: presence };
+        let place = Place { _permit: permit, _presence: presence, _counted: counted };
         tokio::task::spawn_local(serve(self.clone(), port.clone(), accepted, (activity, place)));
     }
 

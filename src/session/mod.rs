@@ -102,7 +102,12 @@ impl Sessions {
     /// Whether the session has been used long enough after its last sealing to be sealed anew: a tenth of the
     /// idle timeout.
     pub fn needs_new_seal(&self, session: &Session) -> bool {
-        self.clock.now().since(session.sealed_at) >= self.config.idle_timeout / SEALS_PER_IDLE_TIMEOUT
+        self.clock.now().since(session.sealed_at) >= self.seal_age()
+    }
+
+    /// How old a sealing may be before the next is due.
+    pub fn seal_age(&self) -> Duration {
+        self.config.idle_timeout / SEALS_PER_IDLE_TIMEOUT
     }
 
     /// Whether the session is within its bounds now. [`Sessions::open`] has asked already; a session that was

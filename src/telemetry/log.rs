@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
-use super::{AccessRecord, Event};
+use super::Event;
 
 /// How lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,28 +21,29 @@ pub enum Format {
     Text,
 }
 
-/// Takes records and events. Cheap to clone; never blocks.
+/// Takes events, and the batches of the workers' [`Journal`](super::Journal)s. Cheap to clone; never blocks.
 #[derive(Clone, Debug)]
 pub struct Log {
-    queue: SyncSender<Line>,
+    queue: SyncSender<Chunk>,
+    text: bool,
     dropped: Arc<AtomicU64>,
 }
 
 impl Log {
     /// Starts the writing thread on `output`.
     pub fn start(format: Format, output: impl Write + Send + 'static) -> (Log, LogWriter) {
-        let (queue, lines) = sync_channel(QUEUE_LINES);
+        let (queue, chunks) = sync_channel(QUEUE_CHUNKS);
         let (stop, stopped) = sync_channel(1);
         let dropped = Arc::new(AtomicU64::new(0));
         let counter = dropped.clone();
-        let text = format == Format::Text;
         // Without a thread there is no log; every line is then counted as dropped.
         let thread = std::thread::Builder::new().name("log".to_owned()).spawn(move || {
-            write_lines(&lines, text, output, &counter);
+            write_chunks(&chunks, output, &counter);
             drop(stop);
         });
         drop(thread);
-        (Log { queue: queue.clone(), dropped }, LogWriter { queue, stopped })
+        let log = Log { queue: queue.clone(), text: format == Format::Text, dropped };
+        (log, LogWriter { queue, stopped })
     }
 
     /// Starts the log on standard output; [`Format::Auto`] looks whether that is a terminal.
@@ -55,14 +56,17 @@ impl Log {
         Self::start(format, std::io::stdout())
     }
 
-    /// Writes the record of a request.
-    pub fn access(&self, record: AccessRecord) {
-        self.push(Line::Access(Box::new(record)));
-    }
-
     /// Writes an event.
     pub fn event(&self, event: Event) {
-        self.push(Line::Event(Box::new(event)));
+        let mut text = String::new();
+        if self.text {
+            event.write_text(&mut text);
+        } else {
+            // Nothing in an event can fail to serialise.
+            text = serde_json::to_string(&event).unwrap_or_default();
+        }
+        text.push('\n');
+        self.push(Lines { text, count: 1 });
     }
 
     /// Lines that were lost because the reader of the log was too slow or gone.
@@ -70,20 +74,34 @@ impl Log {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    fn push(&self, line: Line) {
-        match self.queue.try_send(line) {
+    /// Whether lines are for people.
+    pub(super) fn is_text(&self) -> bool {
+        self.text
+    }
+
+    /// Hands whole lines to the writer.
+    pub(super) fn push(&self, lines: Lines) {
+        let count = lines.count;
+        match self.queue.try_send(Chunk::Lines(lines)) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.dropped.fetch_add(1, Ordering::Relaxed);
+                self.dropped.fetch_add(count, Ordering::Relaxed);
             }
         }
     }
 }
 
+/// Whole lines, each with its end.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    pub(super) text: String,
+    pub(super) count: u64,
+}
+
 /// The writing thread's end, for the end of the process.
 #[derive(Debug)]
 pub struct LogWriter {
-    queue: SyncSender<Line>,
+    queue: SyncSender<Chunk>,
     stopped: Receiver<()>,
 }
 
@@ -91,7 +109,7 @@ impl LogWriter {
     /// Writes what is queued, waiting at most 2 s for a slow reader.
     pub fn finish(self) {
         let deadline = Instant::now() + FLUSH_TIMEOUT;
-        while let Err(TrySendError::Full(_)) = self.queue.try_send(Line::End) {
+        while let Err(TrySendError::Full(_)) = self.queue.try_send(Chunk::End) {
             if Instant::now() >= deadline {
                 return;
             }
@@ -103,65 +121,29 @@ impl LogWriter {
 }
 
 #[derive(Debug)]
-enum Line {
-    Access(Box<AccessRecord>),
-    Event(Box<Event>),
+enum Chunk {
+    Lines(Lines),
     End,
 }
 
-fn write_lines(lines: &Receiver<Line>, text: bool, mut output: impl Write, dropped: &AtomicU64) {
-    let mut batch = String::new();
-    while let Ok(first) = lines.recv() {
-        let mut count = 0;
-        let mut end = !push_line(&mut batch, &first, text, &mut count);
-        while !end && batch.len() < BATCH_BYTES {
-            let Ok(line) = lines.try_recv() else { break };
-            end = !push_line(&mut batch, &line, text, &mut count);
-        }
-        if output.write_all(batch.as_bytes()).and_then(|()| output.flush()).is_err() {
-            dropped.fetch_add(count, Ordering::Relaxed);
-        }
-        batch.clear();
-        if end {
-            return;
+fn write_chunks(chunks: &Receiver<Chunk>, mut output: impl Write, dropped: &AtomicU64) {
+    while let Ok(Chunk::Lines(lines)) = chunks.recv() {
+        if output.write_all(lines.text.as_bytes()).and_then(|()| output.flush()).is_err() {
+            dropped.fetch_add(lines.count, Ordering::Relaxed);
         }
     }
 }
 
-/// Appends one line; false when it is the last.
-fn push_line(batch: &mut String, line: &Line, text: bool, count: &mut u64) -> bool {
-    let json = match line {
-        Line::End => return false,
-        Line::Access(record) if text => {
-            record.write_text(batch);
-            None
-        }
-        Line::Event(event) if text => {
-            event.write_text(batch);
-            None
-        }
-        Line::Access(record) => Some(serde_json::to_string(record)),
-        Line::Event(event) => Some(serde_json::to_string(event)),
-    };
-    if let Some(Ok(json)) = json {
-        batch.push_str(&json);
-    }
-    batch.push('\n');
-    *count += 1;
-    true
-}
-
-/// Lines that may wait for the writer.
-const QUEUE_LINES: usize = 8192;
-/// Most bytes written in one go, plus one line.
-const BATCH_BYTES: usize = 64 * 1024;
+/// Chunks that may wait for the writer; a chunk of records has at most
+/// [`BATCH_BYTES`](super::journal::BATCH_BYTES) and a few lines.
+const QUEUE_CHUNKS: usize = 1024;
 /// Longest wait for a slow reader at the end.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause between two tries to reach a writer whose queue is full.
 const FLUSH_STEP: Duration = Duration::from_millis(5);
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Mutex;
     use std::sync::mpsc;
 
@@ -169,7 +151,13 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Default)]
-    struct Memory(Arc<Mutex<Vec<u8>>>);
+    pub(in crate::telemetry) struct Memory(Arc<Mutex<Vec<u8>>>);
+
+    impl Memory {
+        pub(in crate::telemetry) fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
 
     impl Write for Memory {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -189,7 +177,7 @@ mod tests {
             log.event(Event::new("login", Level::Info).message("a\nb"));
         }
         writer.finish();
-        let text = String::from_utf8(memory.0.lock().unwrap().clone()).unwrap();
+        let text = memory.text();
         assert_eq!(text.lines().count(), 1000);
         assert!(text.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
         assert_eq!(log.dropped(), 0);
@@ -213,7 +201,7 @@ mod tests {
     fn a_blocked_reader_costs_lines_and_not_time() {
         let (release, blocked) = mpsc::channel();
         let (log, writer) = Log::start(Format::Json, Blocked(blocked));
-        for _ in 0..3 * QUEUE_LINES {
+        for _ in 0..3 * QUEUE_CHUNKS {
             log.event(Event::new("login", Level::Info));
         }
         assert!(log.dropped() > 0);

@@ -5,11 +5,13 @@
 //! is ever handed to it.
 
 pub mod admin;
+mod journal;
 mod log;
 mod metrics;
 mod record;
 mod request_id;
 
+pub use journal::Journal;
 pub use log::{Format, Log, LogWriter};
 pub use metrics::{LoginResult, Metrics, RequestCounters};
 pub use record::{AccessRecord, Action, DropReason, Event, Level, RuleName};

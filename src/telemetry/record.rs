@@ -10,9 +10,10 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 
 use super::RequestId;
+use crate::digits::{Decimal, push_address};
 
 /// What became of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Forwarded, or answered by one of our own endpoints.
     Accept,
@@ -34,8 +35,7 @@ impl Action {
 }
 
 /// Why a request was not served by the application.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DropReason {
     /// A rule matched and its tags say no.
     Policy,
@@ -69,7 +69,7 @@ impl DropReason {
 }
 
 /// The rule that decided, by its place in the configuration.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleName {
     /// Name of the HTTP resource spec.
     pub spec: Arc<str>,
@@ -79,28 +79,24 @@ pub struct RuleName {
     pub method: Arc<str>,
 }
 
-/// One finished request.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct AccessRecord {
+/// One finished request, as its worker knows it when it ends.
+#[derive(Clone, Copy, Debug)]
+pub struct AccessRecord<'a> {
     /// When the request began.
-    #[serde(serialize_with = "rfc3339")]
     pub time: SystemTime,
     /// Also in `X-Request-Id` and on our own pages.
     pub request_id: RequestId,
     /// Service that the Host named; absent when it named none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub service: Option<Arc<str>>,
+    pub service: Option<&'a str>,
     /// Address of the client.
     pub client: IpAddr,
     /// Method, cut to 32 bytes.
-    pub method: String,
+    pub method: &'a str,
     /// Path without the query, cut to 2 KiB.
-    pub path: String,
+    pub path: &'a str,
     /// Status of the answer; 0 when the client went away before one was sent.
     pub status: u16,
     /// From the request's head to the last byte of the answer.
-    #[serde(serialize_with = "milliseconds", rename = "durationMs")]
     pub duration: Duration,
     /// Body bytes from the client.
     pub bytes_in: u64,
@@ -109,29 +105,84 @@ pub struct AccessRecord {
     /// What became of it.
     pub action: Action,
     /// Why it was refused.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub drop_reason: Option<DropReason>,
     /// The rule that decided.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rule: Option<RuleName>,
+    pub rule: Option<&'a RuleName>,
     /// `sub` of the user.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub subject: Option<Arc<str>>,
+    pub subject: Option<&'a str>,
     /// Tags that decided.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tags: Option<Arc<[String]>>,
+    pub tags: Option<&'a [String]>,
     /// The cause in words, for whoever reads the record.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub detail: Option<String>,
+    pub detail: Option<&'a str>,
 }
 
-impl AccessRecord {
+impl AccessRecord<'_> {
+    /// The record as one JSON object. Written by hand: it is the only line that every request pays for.
+    pub fn write_json(&self, stamp: &mut Stamp, line: &mut String) {
+        line.push_str("{\"time\":\"");
+        stamp.write(self.time, line);
+        line.push_str("\",\"requestId\":\"");
+        line.push_str(self.request_id.as_str());
+        line.push('"');
+        if let Some(service) = self.service {
+            string_field(line, "service", service);
+        }
+        line.push_str(",\"client\":\"");
+        push_address(line, self.client);
+        line.push('"');
+        string_field(line, "method", self.method);
+        string_field(line, "path", self.path);
+        let micros = u64::try_from(self.duration.as_micros()).unwrap_or(u64::MAX);
+        for (name, number) in [(",\"status\":", u64::from(self.status)), (",\"durationMs\":", micros / 1000)]
+        {
+            line.push_str(name);
+            line.push_str(Decimal::new(number).as_str());
+        }
+        line.push('.');
+        line.push_str(Decimal::new(micros % 1000).three_digits());
+        for (name, number) in [(",\"bytesIn\":", self.bytes_in), (",\"bytesOut\":", self.bytes_out)] {
+            line.push_str(name);
+            line.push_str(Decimal::new(number).as_str());
+        }
+        line.push_str(",\"action\":\"");
+        line.push_str(self.action.as_str());
+        line.push('"');
+        if let Some(reason) = self.drop_reason {
+            string_field(line, "dropReason", reason.as_str());
+        }
+        if let Some(RuleName { spec, uri, method }) = self.rule {
+            line.push_str(",\"rule\":{\"spec\":");
+            json_string(line, spec);
+            string_field(line, "uri", uri);
+            string_field(line, "method", method);
+            line.push('}');
+        }
+        if let Some(subject) = self.subject {
+            string_field(line, "subject", subject);
+        }
+        if let Some(tags) = self.tags {
+            line.push_str(",\"tags\":[");
+            for (place, tag) in tags.iter().enumerate() {
+                if place > 0 {
+                    line.push(',');
+                }
+                json_string(line, tag);
+            }
+            line.push(']');
+        }
+        if let Some(detail) = self.detail {
+            string_field(line, "detail", detail);
+        }
+        line.push('}');
+    }
+
     /// The record as one line for a terminal. Control characters are escaped.
-    pub fn write_text(&self, line: &mut String) {
-        let _ = write!(line, "{} ", Time(self.time));
-        escape(line, &self.method);
+    pub fn write_text(&self, stamp: &mut Stamp, line: &mut String) {
+        stamp.write(self.time, line);
         line.push(' ');
-        escape(line, &self.path);
+        escape(line, self.method);
+        line.push(' ');
+        escape(line, self.path);
         let millis = self.duration.as_secs_f64() * 1000.0;
         let _ = write!(line, " {} {millis:.1}ms {}", self.status, self.action.as_str());
         if let Some(reason) = self.drop_reason {
@@ -141,20 +192,20 @@ impl AccessRecord {
             let _ = write!(line, " rule=");
             escape(line, &format!("{}:{} {}", rule.spec, rule.method, rule.uri));
         }
-        if let Some(subject) = &self.subject {
+        if let Some(subject) = self.subject {
             line.push_str(" sub=");
             escape(line, subject);
         }
-        if let Some(tags) = &self.tags {
+        if let Some(tags) = self.tags {
             line.push_str(" tags=");
             escape(line, &tags.join(","));
         }
         let _ = write!(line, " client={} id={}", self.client, self.request_id);
-        if let Some(service) = &self.service {
+        if let Some(service) = self.service {
             line.push_str(" service=");
             escape(line, service);
         }
-        if let Some(detail) = &self.detail {
+        if let Some(detail) = self.detail {
             line.push_str(": ");
             escape(line, detail);
         }
@@ -275,6 +326,34 @@ impl Event {
     }
 }
 
+/// Writes times as RFC 3339 in UTC with milliseconds, and remembers the second that it wrote last: requests
+/// come many in a second, and a calendar is slow.
+#[derive(Debug, Default)]
+pub struct Stamp {
+    second: u64,
+    /// Up to the seconds, such as `2026-11-22T02:08:08`; empty before the first time.
+    text: String,
+}
+
+impl Stamp {
+    /// Appends `time` to `line`.
+    pub fn write(&mut self, time: SystemTime, line: &mut String) {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        if since.as_secs() != self.second || self.text.is_empty() {
+            self.second = since.as_secs();
+            self.text = Time(time).to_string();
+            self.text.truncate(SECONDS_LENGTH);
+        }
+        line.push_str(&self.text);
+        line.push('.');
+        line.push_str(Decimal::new(since.subsec_millis().into()).three_digits());
+        line.push('Z');
+    }
+}
+
+/// Bytes of a time up to the seconds.
+const SECONDS_LENGTH: usize = "2026-11-22T02:08:08".len();
+
 /// Shows a time as RFC 3339 in UTC with milliseconds.
 struct Time(SystemTime);
 
@@ -291,8 +370,24 @@ fn rfc3339<S: serde::Serializer>(time: &SystemTime, serializer: S) -> Result<S::
     serializer.collect_str(&Time(*time))
 }
 
-fn milliseconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64((duration.as_secs_f64() * 1e6).round() / 1e3)
+/// Appends `,"name":"value"`.
+fn string_field(line: &mut String, name: &str, value: &str) {
+    line.push_str(",\"");
+    line.push_str(name);
+    line.push_str("\":");
+    json_string(line, value);
+}
+
+/// Appends a JSON string. Nearly all are plain text and go as they are.
+fn json_string(line: &mut String, value: &str) {
+    if value.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
+        line.push('"');
+        line.push_str(value);
+        line.push('"');
+    } else {
+        // A string always serialises.
+        line.push_str(&serde_json::to_string(value).unwrap_or_else(|_| "\"\"".to_owned()));
+    }
 }
 
 /// Appends `text` with everything escaped that could move a terminal's cursor or forge a line.
@@ -310,50 +405,71 @@ fn escape(line: &mut String, text: &str) {
 mod tests {
     use super::*;
 
-    fn record() -> AccessRecord {
-        AccessRecord {
+    const PATH: &str = "/a\r\nforged \u{1b}[31m\"x\"\\";
+
+    fn written(write: impl FnOnce(AccessRecord<'_>, &mut Stamp, &mut String)) -> String {
+        let rule = RuleName { spec: "s".into(), uri: "/*".into(), method: "GET".into() };
+        let record = AccessRecord {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_500),
             request_id: super::super::RequestIds::new().next_id(),
-            service: Some("app".into()),
+            service: Some("app"),
             client: [127, 0, 0, 1].into(),
-            method: "GET".into(),
-            path: "/a\r\nforged \u{1b}[31m\"x\"".into(),
+            method: "GET",
+            path: PATH,
             status: 200,
             duration: Duration::from_micros(1234),
             bytes_in: 1,
             bytes_out: 2,
             action: Action::Accept,
-            drop_reason: None,
-            rule: Some(RuleName { spec: "s".into(), uri: "/*".into(), method: "GET".into() }),
-            subject: Some("alice".into()),
-            tags: Some(["group=\"a\"".to_owned()].into()),
-            detail: None,
-        }
+            drop_reason: Some(DropReason::Dial),
+            rule: Some(&rule),
+            subject: Some("al\u{ef}ce"),
+            tags: Some(&["group=\"a\"".to_owned(), "b=c".to_owned()]),
+            detail: Some("why"),
+        };
+        let mut line = String::new();
+        write(record, &mut Stamp::default(), &mut line);
+        line
     }
 
     /// OPS-04: whatever a path or a claim holds, a record is one valid line.
     #[test]
     fn nothing_forges_a_line() {
-        let json = serde_json::to_string(&record()).unwrap();
+        let json = written(|record, stamp, line| record.write_json(stamp, line));
         assert!(!json.contains('\n') && !json.contains('\u{1b}'));
         let back: serde_json::Value = serde_json::from_str(&json).unwrap();
-        assert_eq!(back["path"], record().path);
-        let mut text = String::new();
-        record().write_text(&mut text);
+        assert_eq!(back["path"], PATH);
+        let text = written(|record, stamp, line| record.write_text(stamp, line));
         assert!(text.chars().all(|character| !character.is_control()), "{text}");
     }
 
     #[test]
     fn the_record_has_the_documented_fields() {
-        let json = serde_json::to_value(record()).unwrap();
-        assert_eq!(json["time"], "1970-01-01T00:00:01.500Z");
-        assert_eq!(json["durationMs"], 1.234);
-        assert_eq!(json["action"], "Accept");
-        for field in
-            ["requestId", "service", "client", "method", "status", "bytesIn", "bytesOut", "subject", "tags"]
-        {
-            assert!(json.get(field).is_some(), "{field}");
+        let line = written(|record, stamp, line| record.write_json(stamp, line));
+        let json: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let id = json["requestId"].as_str().unwrap();
+        assert_eq!(id.len(), 32);
+        let expected = serde_json::json!({
+            "time": "1970-01-01T00:00:01.500Z", "requestId": id, "service": "app", "client": "127.0.0.1",
+            "method": "GET", "path": PATH, "status": 200, "durationMs": 1.234, "bytesIn": 1, "bytesOut": 2,
+            "action": "Accept", "dropReason": "dial", "rule": {"spec": "s", "uri": "/*", "method": "GET"},
+            "subject": "al\u{ef}ce", "tags": ["group=\"a\"", "b=c"], "detail": "why",
+        });
+        assert_eq!(json, expected);
+    }
+
+    #[test]
+    fn a_stamp_follows_the_clock() {
+        let mut stamp = Stamp::default();
+        for (millis, expected) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (7, "1970-01-01T00:00:00.007Z"),
+            (59_999, "1970-01-01T00:00:59.999Z"),
+            (1_000, "1970-01-01T00:00:01.000Z"),
+        ] {
+            let mut line = String::new();
+            stamp.write(SystemTime::UNIX_EPOCH + Duration::from_millis(millis), &mut line);
+            assert_eq!(line, expected);
         }
-        assert_eq!(json["rule"]["uri"], "/*");
     }
 }

@@ -78,7 +78,6 @@ async fn what_is_not_built_is_refused() {
         "  authorizationType: JWT",
         "  TLSType: LetsEncrypt",
         "  identityAssertion: session",
-        "  proxyProtocolEnabled: true",
         "  MTLSCertificateAuthority: ca.pem",
         "  JWTAudiences: [a]",
         "  OIDCFrontChannelLogout: true",

@@ -308,8 +308,9 @@ async fn preflights_are_judged_or_forwarded() {
         received.text()
     );
     let count = stage.app.count();
-    for incomplete in [&preflight[..1], &preflight[1..]] {
-        let answer = stage.browser().send("OPTIONS", &stage.url("/app/"), incomplete, b"").await;
+    let upgrade = [("connection", "upgrade"), ("upgrade", "echo")];
+    for other in [&preflight[..1], &preflight[1..], &[preflight, upgrade].concat()] {
+        let answer = stage.browser().send("OPTIONS", &stage.url("/app/upgrade"), other, b"").await;
         assert_eq!(answer.status, 401);
     }
     assert_eq!(stage.app.count(), count);

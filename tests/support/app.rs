@@ -24,7 +24,9 @@ use super::soon;
 /// - `stale`: the first request that a connection brings after another is not answered, the connection ends
 /// - `cut`, `cut-chunked`: the connection ends in the middle of the answer
 /// - `held`: the head and the first part, and the rest after [`App::release`]; `sse` is the same as events
-/// - `ws`: a WebSocket echo; `not-ws`: 200 to a handshake; `upgrade`: 101 to anything
+/// - `ws`: a WebSocket echo; `not-ws`: 200 to a handshake; `upgrade`: 101 to anything, and an echo
+/// - `deaf`: 101 to a handshake, and never a word
+/// - `last-word`: 101 to a handshake; when the client is done, what it said comes back, and the end
 /// - `cookies`: sets cookies, one of them with the session's name; `caching`: has a Cache-Control
 /// - `hop`: hop-by-hop headers; `trailers`: a chunked answer with a trailer; `early`: 103 before the answer
 /// - `big-head`: more headers than anybody may send; `redirect`: 302 to elsewhere; `status-NNN`
@@ -121,6 +123,11 @@ impl App {
         *self.shared.connections.borrow()
     }
 
+    /// How many of them have ended.
+    pub fn ends(&self) -> usize {
+        *self.shared.ended.borrow()
+    }
+
     /// The last request.
     pub fn last(&self) -> Received {
         self.shared.received.borrow().last().expect("the app got a request").clone()
@@ -205,6 +212,16 @@ impl Shared {
             "ws" => {
                 websocket(stream, received).await;
                 None
+            }
+            "last-word" => {
+                stream.send(handshake(received).as_bytes()).await?;
+                while stream.read().await.is_some() {}
+                let heard = std::mem::take(&mut stream.ahead);
+                stream.last(&heard).await
+            }
+            "deaf" => {
+                stream.send(handshake(received).as_bytes()).await?;
+                std::future::pending().await
             }
             "upgrade" => {
                 stream
@@ -352,11 +369,21 @@ fn headers(head: &str) -> Vec<(String, String)> {
     head.split("\r\n").skip(1).filter_map(pair).collect()
 }
 
-async fn websocket<S: AsyncRead + AsyncWrite + Unpin>(mut stream: Stream<S>, received: &Received) {
+/// The 101 to a WebSocket handshake, with the first of the subprotocols that were offered.
+fn handshake(received: &Received) -> String {
     let key = received.header("sec-websocket-key").concat();
     let accept = derive_accept_key(key.as_bytes());
-    let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n";
-    if stream.send(format!("{head}Sec-WebSocket-Accept: {accept}\r\n\r\n").as_bytes()).await.is_none() {
+    let offered = received.header("sec-websocket-protocol").concat();
+    let chosen = offered.split(',').next().filter(|name| !name.is_empty());
+    let chosen = chosen.map_or(String::new(), |name| format!("Sec-WebSocket-Protocol: {name}\r\n"));
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{chosen}\
+         Sec-WebSocket-Accept: {accept}\r\n\r\n"
+    )
+}
+
+async fn websocket<S: AsyncRead + AsyncWrite + Unpin>(mut stream: Stream<S>, received: &Received) {
+    if stream.send(handshake(received).as_bytes()).await.is_none() {
         return;
     }
     let mut socket = WebSocketStream::from_partially_read(stream.io, stream.ahead, Role::Server, None).await;

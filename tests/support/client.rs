@@ -273,6 +273,11 @@ impl Raw {
         Self::over(soon("TLS", connect(port, Some(host), &[b"http/1.1"])).await.expect("TLS"))
     }
 
+    /// The same, with these bytes of a load balancer in front of the handshake.
+    pub async fn behind(header: &[u8], port: u16, host: &str) -> std::io::Result<Self> {
+        soon("TLS", connect_behind(header, port, Some(host), &[b"http/1.1"])).await.map(Self::over)
+    }
+
     /// Over a connection that is there.
     pub fn over(stream: TlsStream<TcpStream>) -> Self {
         Self { stream, ahead: Vec::new() }
@@ -345,6 +350,14 @@ impl Raw {
         }
     }
 
+    /// Reads until these bytes are among those read, and gives all.
+    pub async fn until_bytes(&mut self, wanted: &[u8]) -> Option<Vec<u8>> {
+        while !self.ahead.windows(wanted.len()).any(|window| window == wanted) {
+            self.more().await?;
+        }
+        Some(std::mem::take(&mut self.ahead))
+    }
+
     /// Everything until the end of the connection.
     pub async fn rest(&mut self) -> Vec<u8> {
         while self.more().await.is_some() {}
@@ -387,6 +400,16 @@ impl Raw {
 
 /// Connects to a port of loopback with this SNI and these protocols.
 pub async fn connect(port: u16, sni: Option<&str>, alpn: &[&[u8]]) -> std::io::Result<TlsStream<TcpStream>> {
+    connect_behind(b"", port, sni, alpn).await
+}
+
+/// The same, with these bytes in front of the handshake.
+pub async fn connect_behind(
+    header: &[u8],
+    port: u16,
+    sni: Option<&str>,
+    alpn: &[&[u8]],
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut config =
         rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
@@ -397,8 +420,9 @@ pub async fn connect(port: u16, sni: Option<&str>, alpn: &[&[u8]]) -> std::io::R
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     config.enable_sni = sni.is_some();
     let name = ServerName::try_from(sni.unwrap_or("localhost").to_owned()).unwrap();
-    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
     stream.set_nodelay(true)?;
+    stream.write_all(header).await?;
     tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
 

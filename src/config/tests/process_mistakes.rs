@@ -38,6 +38,13 @@ fn several_services() {
             &["both be TLS"],
         ),
         (
+            format!(
+                "{other}  exposedPort: 8443\n  proxyProtocolEnabled: true\n  proxyProtocolSubnets: [10.0.0.1]\n"
+            ),
+            "23:16: services[1].exposedPort",
+            &["only one of them expects the PROXY protocol", "proxyProtocolSubnets"],
+        ),
+        (
             format!("{other}  exposedPort: 9901\n"),
             "23:16: services[1].exposedPort",
             &["admin.listen by default"],

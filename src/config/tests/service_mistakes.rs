@@ -238,8 +238,18 @@ fn one_service() {
         ),
         (
             service_with("  proxyProtocolEnabled: true"),
-            "12:3: services[0].proxyProtocolEnabled",
-            &["not supported"],
+            "12:25: services[0].proxyProtocolEnabled",
+            &["needs proxyProtocolSubnets"],
+        ),
+        (
+            service_with("  proxyProtocolSubnets: [10.0.0.1]"),
+            "12:25: services[0].proxyProtocolSubnets",
+            &["no effect without proxyProtocolEnabled"],
+        ),
+        (
+            service_with("  proxyProtocolEnabled: true\n  proxyProtocolSubnets: [10.0.0.0/8, balancer]"),
+            "13:38: services[0].proxyProtocolSubnets[1]",
+            &["not an IP address or a network"],
         ),
         (service_with("  JWTAudiences: [a]"), "12:3: services[0].JWTAudiences", &["not supported"]),
         (

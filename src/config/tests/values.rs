@@ -305,6 +305,11 @@ fn warnings_name_what_is_relaxed() {
             "trusts every peer",
         ),
         (
+            service_with("  proxyProtocolEnabled: true\n  proxyProtocolSubnets: ['::/0']"),
+            "f.yaml:13:26: services[0].proxyProtocolSubnets[0]: ",
+            "believes every peer",
+        ),
+        (
             service_with("  redirectURLOnAuthorizationFailure: https://App.example.com:8443/denied"),
             "f.yaml:12:38: services[0].redirectURLOnAuthorizationFailure: ",
             "in circles",

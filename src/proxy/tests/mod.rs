@@ -7,6 +7,7 @@ mod http2;
 mod reuse;
 mod stalls;
 mod transports;
+mod upgrades;
 mod websocket;
 
 use std::cell::{Cell, RefCell};
@@ -156,6 +157,7 @@ fn terms() -> Terms<'static> {
         client: client(),
         identity: None,
         cookie: CookieHeader::Unchanged,
+        inform: None,
         private: false,
         observer: None,
         ends_at: None,

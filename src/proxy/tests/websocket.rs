@@ -241,24 +241,3 @@ fn ws_04_another_101_is_502() {
         }
     });
 }
-
-#[test]
-fn smg_16_other_upgrades_are_plain_requests() {
-    worker(async {
-        let (address, heads) = canned("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
-        let front = front(Protocol::Http1, forwarder(address)).await;
-        for upgrade in [
-            "connection: upgrade\r\nupgrade: foo",
-            "connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk",
-            // Not a wish: the connection option is missing (RFC 9110 section 7.8).
-            "connection: keep-alive\r\nupgrade: websocket\r\nsec-websocket-version: 777",
-        ] {
-            let first = format!("GET /a HTTP/1.1\r\nhost: a\r\n{upgrade}\r\n\r\n");
-            let next = "GET /b HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
-            front.raw(&(first + next)).await;
-            let seen = heads.take();
-            assert_eq!(seen.len(), 2, "{seen:?}");
-            assert!(seen.iter().all(|head| !head.contains("upgrade") && !head.contains("http2")), "{seen:?}");
-        }
-    });
-}

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::frames::FrameWatch;
 use super::framing::{Framing, Progress, Then};
 use super::head::Bounds;
+use super::interim::{Insertion, Interim};
 use super::wire::{Upgrade, Wire};
 use super::{STAND_IN, Violation};
 
@@ -25,6 +26,9 @@ pub(in crate::server) struct Front<T> {
     ready: Vec<u8>,
     ready_from: usize,
     write_blocked: bool,
+    /// On HTTP/1, for what is written between hyper's bytes.
+    interim: Option<Arc<Interim>>,
+    insertion: Insertion,
     closing: Closing,
 }
 
@@ -60,9 +64,9 @@ enum Closing {
 
 impl<T> Front<T> {
     /// An HTTP/1 connection.
-    pub(in crate::server) fn http1(inner: T, wire: Arc<Wire>, bounds: Bounds) -> Self {
+    pub(in crate::server) fn http1(inner: T, wire: Arc<Wire>, interim: Arc<Interim>, bounds: Bounds) -> Self {
         let http1 = Http1 { framing: Framing::new(bounds), held: Vec::new(), awaits_upgrade: false };
-        Self::new(inner, wire, Reader::Http1(Box::new(http1)))
+        Self { interim: Some(interim), ..Self::new(inner, wire, Reader::Http1(Box::new(http1))) }
     }
 
     /// An HTTP/2 connection.
@@ -87,6 +91,8 @@ impl<T> Front<T> {
             ready: Vec::new(),
             ready_from: 0,
             write_blocked: false,
+            interim: None,
+            insertion: Insertion::default(),
             closing: Closing::No,
         }
     }
@@ -200,6 +206,19 @@ impl<T> Front<T> {
         }
     }
 
+    /// Writes what is due before hyper's own bytes. Ready when they may follow.
+    fn poll_insert(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>
+    where
+        T: AsyncWrite + Unpin,
+    {
+        let Some(interim) = self.interim.as_ref().filter(|interim| self.insertion.is_due(interim)) else {
+            return Poll::Ready(Ok(()));
+        };
+        let result = self.insertion.poll_write(interim, &mut self.inner, cx);
+        self.note_write(&result);
+        result
+    }
+
     /// Whether the client may still be sending something that nobody will read. Closing a socket over unread
     /// bytes resets the connection, and the answer is lost with it.
     fn leaves_bytes_unread(&self) -> bool {
@@ -271,6 +290,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Front<T> {
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Front<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        ready!(this.poll_insert(cx))?;
+        this.insertion.note_write();
         let result = Pin::new(&mut this.inner).poll_write(cx, bytes);
         this.note_write(&result);
         result
@@ -282,6 +303,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Front<T> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        ready!(this.poll_insert(cx))?;
+        this.insertion.note_write();
         let result = Pin::new(&mut this.inner).poll_write_vectored(cx, slices);
         this.note_write(&result);
         result
@@ -293,6 +316,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Front<T> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if let Some(interim) = &this.interim {
+            this.insertion.note_flush(interim);
+        }
+        ready!(this.poll_insert(cx))?;
         let result = Pin::new(&mut this.inner).poll_flush(cx);
         this.note_write(&result);
         result

@@ -43,7 +43,7 @@ fn connect() -> Client {
     let wire = Arc::new(Wire::default());
     let seen = Rc::new(RefCell::new(Vec::new()));
     let (their_wire, their_seen, calls) = (wire.clone(), seen.clone(), Rc::new(Cell::new(0)));
-    let front = Front::http1(server, wire.clone(), BOUNDS);
+    let front = Front::http1(server, wire.clone(), Arc::default(), BOUNDS);
     let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
         calls.set(calls.get() + 1);
         let (call, wire, seen) = (calls.get(), their_wire.clone(), their_seen.clone());
@@ -195,7 +195,7 @@ fn a_stalled_write_is_noticed_and_so_is_its_end() {
     run(async {
         let (client, server) = tokio::io::duplex(4);
         let wire = Arc::new(Wire::default());
-        let mut front = Front::http1(server, wire.clone(), BOUNDS);
+        let mut front = Front::http1(server, wire.clone(), Arc::default(), BOUNDS);
         let writing = tokio::task::spawn_local(async move { front.write_all(b"12345678").await });
         settle().await;
         assert!(wire.signals().write_blocked_since.is_some());

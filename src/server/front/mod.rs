@@ -13,12 +13,14 @@ mod chunked;
 mod frames;
 mod framing;
 mod head;
+mod interim;
 mod io;
 mod syntax;
 mod violation;
 mod wire;
 
 pub(super) use head::{Bounds, MAX_METHOD_BYTES};
+pub(super) use interim::Interim;
 pub(super) use io::Front;
 pub(super) use syntax::{is_host, is_imitation, is_target};
 pub use violation::Violation;

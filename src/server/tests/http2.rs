@@ -111,6 +111,13 @@ fn get(extra: &[(&str, &str)]) -> Vec<u8> {
     block(&[&GET, extra].concat())
 }
 
+/// RFC 8441 section 4.
+const CONNECT: [(&str, &str); 2] = [(":method", "CONNECT"), (":protocol", "websocket")];
+
+fn connect(extra: &[(&str, &str)]) -> Vec<u8> {
+    block(&[&CONNECT, &GET[1..], extra].concat())
+}
+
 const PROTOCOL_ERROR: u32 = 1;
 
 #[tokio::test]
@@ -150,10 +157,13 @@ async fn malformed_requests_are_reset_and_reach_nobody() {
         ("NUL in path", odd(3, (":path", "/a\0b"))),
         ("CR LF in authority", odd(2, (":authority", "a\r\nb"))),
         ("bad method", odd(0, (":method", "G T"))),
-        (
-            "extended CONNECT",
-            block(&[(":method", "CONNECT"), (":protocol", "websocket"), GET[1], GET[2], GET[3]]),
-        ),
+        ("extended CONNECT without path", block(&[CONNECT[0], CONNECT[1], GET[1], GET[2]])),
+        ("extended CONNECT without scheme", block(&[CONNECT[0], CONNECT[1], GET[2], GET[3]])),
+        ("extended CONNECT with upgrade", connect(&[("upgrade", "websocket")])),
+        ("extended CONNECT with connection", connect(&[("connection", "upgrade")])),
+        ("protocol twice", connect(&[CONNECT[1]])),
+        ("protocol without CONNECT", get(&[CONNECT[1]])),
+        ("CONNECT with path", block(&[CONNECT[0], GET[2], GET[3]])),
         ("content-length with END_STREAM", get(&[("content-length", "5")])),
         ("content-length twice", get(&[("content-length", "0"), ("content-length", "1")])),
         ("content-length signed", get(&[("content-length", "+0")])),
@@ -178,6 +188,18 @@ async fn lengths_that_lie_are_reset() {
     }
 }
 
+/// hyper ends the whole connection over it.
+#[tokio::test]
+async fn a_connect_with_a_length_reaches_nobody() {
+    let server = Server::start(limits()).await;
+    let mut raw = Raw::connect(&server).await;
+    raw.send(&[frame(1, 4, 1, &connect(&[("content-length", "5")])), frame(0, 1, 1, b"12345")].concat())
+        .await;
+    let back = raw.back().await;
+    assert!(!matches!(back, Back::Headers(_)), "{back:?}");
+    assert!(server.shared.seen().is_empty());
+}
+
 #[tokio::test]
 async fn what_h2_lets_through_is_refused_before_the_handler() {
     let server = Server::start(limits()).await;
@@ -188,6 +210,11 @@ async fn what_h2_lets_through_is_refused_before_the_handler() {
     };
     for (what, block, why) in [
         ("CONNECT", block(&[(":method", "CONNECT"), (":authority", "a:1")]), "Connect"),
+        (
+            "CONNECT for another protocol",
+            block(&[CONNECT[0], (":protocol", "connect-udp"), GET[1], GET[2], GET[3]]),
+            "Connect",
+        ),
         ("asterisk", odd(3, (":path", "*")), "Target"),
         ("path above ASCII", odd(3, (":path", "/é")), "Target"),
         ("userinfo", odd(2, (":authority", "u@localhost")), "HostInvalid"),

@@ -1,7 +1,10 @@
 //! The server on real sockets, with a handler that tells what it was given.
 
+mod balance;
+mod balancer;
 mod drain;
 mod http1;
 mod http2;
+mod interim;
 mod limits;
 mod support;

@@ -13,6 +13,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::TokioIo;
+use ipnet::IpNet;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -20,7 +21,8 @@ use tokio::sync::{Notify, oneshot};
 use tokio_rustls::client::TlsStream;
 
 use crate::server::{
-    Connection, Event, Handler, Kind, Lifecycle, Limits, Listener, RunError, Stopped, Violation, bind, run,
+    Connection, ConnectionCounts, Event, Handler, Kind, Lifecycle, Limits, Listener, RunError, Stopped,
+    Violation, bind, run,
 };
 
 /// Limits with which a test that waits for a timeout is quick, and one that doesn't is not cut short.
@@ -52,21 +54,30 @@ pub(super) struct Server {
     pub(super) lifecycle: Lifecycle,
     pub(super) shared: Arc<Shared>,
     pub(super) config: Arc<ArcSwap<rustls::ServerConfig>>,
+    pub(super) counts: ConnectionCounts,
     stop: Option<oneshot::Sender<()>>,
     running: tokio::task::JoinHandle<Result<Stopped, RunError>>,
 }
 
 impl Server {
     pub(super) async fn start(limits: Limits) -> Self {
+        Self::start_behind(limits, None).await
+    }
+
+    /// Expects PROXY headers from these networks.
+    pub(super) async fn start_behind(limits: Limits, balancers: Option<&str>) -> Self {
         let config = Arc::new(ArcSwap::from(server_config()));
         let source = config.clone();
-        let listener = |kind| Listener { address: Some("127.0.0.1".parse().unwrap()), port: 0, kind };
+        let balancers: Option<Arc<[IpNet]>> = balancers.map(|network| [network.parse().unwrap()].into());
+        let address = Some("127.0.0.1".parse().unwrap());
+        let listener = |kind| Listener { address, port: 0, kind, balancers: balancers.clone() };
         let tls = Kind::Tls(Arc::new(move || source.load_full()));
         let bound = bind(vec![listener(tls), listener(Kind::PublicOnly)]).unwrap();
         let addresses = bound.addresses();
         let (lifecycle, shared) = (Lifecycle::new(), Arc::new(Shared::default()));
         let (stop, stopped) = oneshot::channel::<()>();
         let (theirs, events) = (shared.clone(), shared.clone());
+        let counts = ConnectionCounts::new(limits.workers);
         let running = tokio::spawn(run(
             bound,
             limits,
@@ -75,6 +86,7 @@ impl Server {
                 let _ = stopped.await;
             },
             Arc::new(move |event| events.events.lock().unwrap().push(event)),
+            counts.clone(),
             move |_worker| {
                 theirs.handlers.fetch_add(1, Ordering::SeqCst);
                 Rc::new(Told(theirs.clone()))
@@ -82,7 +94,7 @@ impl Server {
         ));
         let (tls, plain) = (addresses[0], addresses[1]);
         lifecycle.reached(crate::server::Phase::Serving).await;
-        Self { tls, plain, lifecycle, shared, config, stop: Some(stop), running }
+        Self { tls, plain, lifecycle, shared, config, counts, stop: Some(stop), running }
     }
 
     /// Asks it to stop, as SIGTERM does.
@@ -176,6 +188,21 @@ impl Handler for Told {
                 let frames = futures_util::stream::repeat_with(move || Ok(Frame::data(chunk.clone())));
                 Response::new(StreamBody::new(frames).boxed_unsync())
             }
+            "/large" => Response::new(full(vec![b'x'; LARGE])),
+            // Hints, and the answer at once or when told to.
+            "/hints" | "/hints-hold" => {
+                tokio::task::yield_now().await;
+                let count = request.uri().query().map_or(1, |count| count.parse().unwrap());
+                for at in 0..count {
+                    let link = format!("</{at}.css>; rel=preload").parse().unwrap();
+                    let headers = http::HeaderMap::from_iter([(http::header::LINK, link)]);
+                    connection.inform(StatusCode::EARLY_HINTS, &headers);
+                }
+                if request.uri().path() == "/hints-hold" {
+                    self.0.release.notified().await;
+                }
+                Response::new(full("hinted"))
+            }
             "/last" => {
                 connection.close_after_this_response();
                 Response::new(full("last"))
@@ -191,6 +218,9 @@ impl Handler for Told {
         }
     }
 }
+
+/// Bytes of `/large`: more than sockets and buffers hold.
+pub(super) const LARGE: usize = 8 * 1024 * 1024;
 
 async fn echo_tunnel(upgrade: hyper::upgrade::OnUpgrade, connection: Rc<Connection>) {
     let tunnel = connection.tunnel();

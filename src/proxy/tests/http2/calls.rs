@@ -85,7 +85,7 @@ fn answers_without_a_body_have_none() {
         let address = calls(|mut call| async move {
             let status = call.head.uri.path()[1..].parse::<u16>().unwrap_or(200);
             let mut answer = response(&[("content-length", "5")]);
-            *answer.status_mut() = http::StatusCode::from_u16(status).unwrap();
+            *answer.status_mut() = StatusCode::from_u16(status).unwrap();
             if status == 204 {
                 answer.headers_mut().remove("content-length");
             }
