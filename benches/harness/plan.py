@@ -17,6 +17,7 @@ IDLE_CONNECTIONS = 2000
 WEBSOCKETS = 1000
 # Beneath the number of rounds in a row of slices; one round is two slices for each subject.
 FEWEST_ROUNDS = 5
+LATENCY_ROUNDS = 10
 # The steps that use the proxies which `up` has started; all others start their own, on the same ports.
 KEEPS_PROXIES = {"rows", "unlogged", "sessions", "latency"}
 
@@ -153,7 +154,7 @@ class Plan:
         self.bench.say(f"latency at {footprint.LATENCY_RATE} requests/s")
         cases = [self.case(name) for name in self.names if self.full or name in ("nginx", "portcullis")]
         cases.append(self.public())
-        self.results["latency"] = footprint.latency(self.bench, cases, FEWEST_ROUNDS)
+        self.results["latency"] = footprint.latency(self.bench, cases, LATENCY_ROUNDS)
 
     def starts(self):
         """From exec to the first answer."""

@@ -7,6 +7,9 @@ from .subjects import SUBJECTS
 from .targets import verdicts
 
 KIB = 1024
+# A machine that did this much before the run was not the benchmark's alone.
+MOST_LOAD = 0.7
+BUSY = ", so **others were using the machine**: ratios and counts hold, latency and times of start do not"
 
 
 def write(results, folder, name):
@@ -39,7 +42,8 @@ def head(results):
         "# Benchmark\n\n"
         f"Written by `make {results['command']}` on {machine['date']}, revision {machine['revision']}: a {where} with "
         f"{machine['cores']} cores ({machine['processor']}), {machine['system']}, Linux {machine['kernel']}. "
-        f"It took {results['seconds'] / 60:.0f} minutes; the load average before it was {machine['load_before']:.1f}.\n\n"
+        f"It took {results['seconds'] / 60:.0f} minutes; the load average before it was {machine['load_before']:.1f}"
+        f"{BUSY if machine['load_before'] > MOST_LOAD else ''}.\n\n"
         f"The counter of the rows is **{machine['counter']}**{why}. How it is used is [below](#method).\n\n"
         + table(["subject", "version"], lines)
         + f"\nTools: {tools}.\n"
@@ -189,11 +193,11 @@ def footprint(results):
     if "latency" in results:
         titles = {"portcullis-public": "Portcullis, public endpoint"}
         lines = [
-            [titles.get(name) or SUBJECTS[name].title, *[with_range(row[cut], 0) for cut in ("p50", "p90", "p99")]]
+            [titles.get(name) or SUBJECTS[name].title, *[with_range(row[cut], 0) for cut in ("p50", "p90", "p99", "added")]]
             for name, row in results["latency"].items()
         ]
         text += "\n### Latency at 2,000 requests/s over 20 connections, microseconds\n\n"
-        text += table(["subject", "p50", "p90", "p99"], lines)
+        text += table(["subject", "p50", "p90", "p99", "p50 above nginx's of the same round"], lines)
     return f"## Memory, start, latency\n\n{text}" if text else ""
 
 

@@ -74,7 +74,7 @@ def verdicts(results):
     footprint(results, most)
     start = quotient_of(results, "starts", "portcullis", "nginx")
     most("start to first answer over nginx", start, 2.0, how="clock")
-    extra = difference_of(results)
+    extra = at(results, "latency", "portcullis", "added", "median")
     most("added latency at 2,000 requests/s, p50, over nginx", extra, 50, number("{:.0f} us"), how="clock")
     two = at(results, "workers", "instructions")
     one = at(results, "callgrind", "h1", "portcullis", "instructions")
@@ -110,8 +110,3 @@ def footprint(results, most):
 def quotient_of(results, row, one, two):
     one, two = (at(results, row, name, "median") for name in (one, two))
     return one / two if one and two else None
-
-
-def difference_of(results):
-    one, two = (at(results, "latency", name, "p50", "median") for name in ("portcullis", "nginx"))
-    return one - two if one and two else None
