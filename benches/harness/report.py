@@ -102,10 +102,8 @@ def figures(results, row):
             f"{100 * figure['busy_proxy']['median']:.0f} %",
             f"{100 * figure['busy_load']['median']:.0f} %",
         ])
-    return table(
-        ["subject", f"{counter}, x nginx (quartiles)", "requests/s, x nginx (quartiles)", "proxy's core", "load's core"],
-        lines,
-    )
+    columns = [f"{counter}, x nginx (quartiles)", "requests/s, x nginx (quartiles)", "proxy's core", "load's core"]
+    return table(["subject", *columns], lines)
 
 
 def rows(results):
@@ -113,6 +111,12 @@ def rows(results):
     for row, title in ROWS.items():
         if row in results["rows"]:
             text += f"### {title}\n\n{figures(results, row)}\n"
+    if "enforcing" in results["rows"]:
+        pair = results["rows"]["enforcing"]["portcullis"]
+        text += (
+            "### Enforcing\n\nPortcullis against itself, slice by slice: a request with a session, a rule on tags and "
+            f"identity headers costs {with_range(pair['ratio'])} x what one at a public endpoint costs.\n"
+        )
     return f"## Against nginx\n\n{text}" if text else ""
 
 
@@ -189,11 +193,15 @@ def footprint(results):
             [SUBJECTS[name].title, f"{1e3 * row['median']:.0f} ms ({1e3 * row['min']:.0f} to {1e3 * row['max']:.0f})"]
             for name, row in results["starts"].items()
         ]
-        text += "\n### From exec to the end of the first answer over TLS\n\n" + table(["subject", "median (range)"], lines)
+        text += "\n### From exec to the end of the first answer over TLS\n\n"
+        text += table(["subject", "median (range)"], lines)
     if "latency" in results:
         titles = {"portcullis-public": "Portcullis, public endpoint"}
         lines = [
-            [titles.get(name) or SUBJECTS[name].title, *[with_range(row[cut], 0) for cut in ("p50", "p90", "p99", "added")]]
+            [
+                titles.get(name) or SUBJECTS[name].title,
+                *[with_range(row[cut], 0) for cut in ("p50", "p90", "p99", "added")],
+            ]
             for name, row in results["latency"].items()
         ]
         text += "\n### Latency at 2,000 requests/s over 20 connections, microseconds\n\n"
@@ -224,10 +232,10 @@ def method(results):
 - One worker of each proxy is bound to the first core; h2load (or wrk) and the application, a keep-alive responder in
   C, are bound to the others. Everything is on 127.0.0.1. TLS 1.3 with one ECDSA P-256 certificate, keep-alive on both
   sides, a warm pool of connections to the application.
-- A row is slices of less than a second: nginx, A, nginx, B, nginx, ... The load of each subject is stopped between its slices, with
-  its connections open. The cost of a slice is what the proxy's processes have used in it, over what the application
-  has answered in it. It is divided by the mean of nginx's slices just before and just after. Given is the median of
-  these ratios over all rounds, with the quartiles.
+- A row is slices of less than a second: nginx, A, nginx, B, nginx, ... The load of each subject is stopped between
+  its slices, with its connections open. The cost of a slice is what the proxy's processes have used in it, over what
+  the application has answered in it. It is divided by the mean of nginx's slices just before and just after. Given
+  is the median of these ratios over all rounds, with the quartiles.
 - *instructions* are those of user and kernel mode, by perf_event_open. *processor time* is nanoseconds on the core,
   by /proc/PID/task/*/schedstat, where a machine counts no instructions. Ratios of time and of instructions differ:
   an instruction of the kernel's network code waits longer for memory than the average one.
