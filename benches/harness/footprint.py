@@ -14,7 +14,7 @@ SETTLE_SECONDS = 1.0
 WARM_CONNECTIONS = 50
 LATENCY_CLIENTS = 20
 LATENCY_RATE = 2000
-LATENCY_SECONDS = 4
+LATENCY_SECONDS = 2
 
 
 def memory(bench, subject, connections, sockets):
@@ -93,8 +93,9 @@ def starts(bench, cases, rounds):
 
 
 def latency(bench, cases, rounds):
-    """Microseconds of each request at a constant rate: medians and tails over all rounds, and nginx's beside."""
-    found = {case.name: {"p50": [], "p90": [], "p99": []} for case in cases}
+    """Microseconds of each request at a constant rate: median and tail of each round, and what the median is above
+    that of `cases[0]` in the same round."""
+    found = {case.name: {"p50": [], "p90": [], "p99": [], "added": []} for case in cases}
     each = LATENCY_RATE * LATENCY_SECONDS
     log = bench.world.directory / "latency.tsv"
     for _ in range(rounds):
@@ -113,6 +114,8 @@ def latency(bench, cases, rounds):
             cuts = statistics.quantiles(taken, n=100)
             for name, at in (("p50", 49), ("p90", 89), ("p99", 98)):
                 found[case.name][name].append(cuts[at])
+            row, base = found[case.name], found[cases[0].name]
+            row["added"].append(row["p50"][-1] - base["p50"][-1])
     return {case: {name: spread(values) for name, values in row.items()} for case, row in found.items()}
 
 

@@ -7,6 +7,9 @@ from .subjects import SUBJECTS
 from .targets import verdicts
 
 KIB = 1024
+# A machine that did this much before the run was not the benchmark's alone.
+MOST_LOAD = 0.7
+BUSY = ", so **others were using the machine**: ratios and counts hold, latency and times of start do not"
 
 
 def write(results, folder, name):
@@ -39,7 +42,8 @@ def head(results):
         "# Benchmark\n\n"
         f"Written by `make {results['command']}` on {machine['date']}, revision {machine['revision']}: a {where} with "
         f"{machine['cores']} cores ({machine['processor']}), {machine['system']}, Linux {machine['kernel']}. "
-        f"It took {results['seconds'] / 60:.0f} minutes; the load average before it was {machine['load_before']:.1f}.\n\n"
+        f"It took {results['seconds'] / 60:.0f} minutes; the load average before it was {machine['load_before']:.1f}"
+        f"{BUSY if machine['load_before'] > MOST_LOAD else ''}.\n\n"
         f"The counter of the rows is **{machine['counter']}**{why}. How it is used is [below](#method).\n\n"
         + table(["subject", "version"], lines)
         + f"\nTools: {tools}.\n"
@@ -98,10 +102,8 @@ def figures(results, row):
             f"{100 * figure['busy_proxy']['median']:.0f} %",
             f"{100 * figure['busy_load']['median']:.0f} %",
         ])
-    return table(
-        ["subject", f"{counter}, x nginx (quartiles)", "requests/s, x nginx (quartiles)", "proxy's core", "load's core"],
-        lines,
-    )
+    columns = [f"{counter}, x nginx (quartiles)", "requests/s, x nginx (quartiles)", "proxy's core", "load's core"]
+    return table(["subject", *columns], lines)
 
 
 def rows(results):
@@ -109,6 +111,12 @@ def rows(results):
     for row, title in ROWS.items():
         if row in results["rows"]:
             text += f"### {title}\n\n{figures(results, row)}\n"
+    if "enforcing" in results["rows"]:
+        pair = results["rows"]["enforcing"]["portcullis"]
+        text += (
+            "### Enforcing\n\nPortcullis against itself, slice by slice: a request with a session, a rule on tags and "
+            f"identity headers costs {with_range(pair['ratio'])} x what one at a public endpoint costs.\n"
+        )
     return f"## Against nginx\n\n{text}" if text else ""
 
 
@@ -185,15 +193,19 @@ def footprint(results):
             [SUBJECTS[name].title, f"{1e3 * row['median']:.0f} ms ({1e3 * row['min']:.0f} to {1e3 * row['max']:.0f})"]
             for name, row in results["starts"].items()
         ]
-        text += "\n### From exec to the end of the first answer over TLS\n\n" + table(["subject", "median (range)"], lines)
+        text += "\n### From exec to the end of the first answer over TLS\n\n"
+        text += table(["subject", "median (range)"], lines)
     if "latency" in results:
         titles = {"portcullis-public": "Portcullis, public endpoint"}
         lines = [
-            [titles.get(name) or SUBJECTS[name].title, *[with_range(row[cut], 0) for cut in ("p50", "p90", "p99")]]
+            [
+                titles.get(name) or SUBJECTS[name].title,
+                *[with_range(row[cut], 0) for cut in ("p50", "p90", "p99", "added")],
+            ]
             for name, row in results["latency"].items()
         ]
         text += "\n### Latency at 2,000 requests/s over 20 connections, microseconds\n\n"
-        text += table(["subject", "p50", "p90", "p99"], lines)
+        text += table(["subject", "p50", "p90", "p99", "p50 above nginx's of the same round"], lines)
     return f"## Memory, start, latency\n\n{text}" if text else ""
 
 
@@ -220,10 +232,10 @@ def method(results):
 - One worker of each proxy is bound to the first core; h2load (or wrk) and the application, a keep-alive responder in
   C, are bound to the others. Everything is on 127.0.0.1. TLS 1.3 with one ECDSA P-256 certificate, keep-alive on both
   sides, a warm pool of connections to the application.
-- A row is slices of less than a second: nginx, A, nginx, B, nginx, ... The load of each subject is stopped between its slices, with
-  its connections open. The cost of a slice is what the proxy's processes have used in it, over what the application
-  has answered in it. It is divided by the mean of nginx's slices just before and just after. Given is the median of
-  these ratios over all rounds, with the quartiles.
+- A row is slices of less than a second: nginx, A, nginx, B, nginx, ... The load of each subject is stopped between
+  its slices, with its connections open. The cost of a slice is what the proxy's processes have used in it, over what
+  the application has answered in it. It is divided by the mean of nginx's slices just before and just after. Given
+  is the median of these ratios over all rounds, with the quartiles.
 - *instructions* are those of user and kernel mode, by perf_event_open. *processor time* is nanoseconds on the core,
   by /proc/PID/task/*/schedstat, where a machine counts no instructions. Ratios of time and of instructions differ:
   an instruction of the kernel's network code waits longer for memory than the average one.

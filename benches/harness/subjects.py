@@ -173,13 +173,15 @@ def prepare_oauth2_proxy(world, values, logged, single):
 SUBJECTS = {
     each.name: each
     for each in [
-        Subject("nginx", "nginx, no authentication", prepare_nginx, lambda world: first_line("nginx", "-v"), single=True),
+        Subject("nginx", "nginx, no authentication", prepare_nginx,
+                lambda world: first_line("nginx", "-v").removeprefix("nginx version: "), single=True),
         Subject("portcullis", "Portcullis", prepare_portcullis,
                 lambda world: first_line(str(world.binary), "--version"), oidc=True, single=True),
         Subject("envoy-oauth2", "Envoy, oauth2 filter", prepare_envoy("envoy-oauth2.filter.yaml"),
                 lambda world: envoy_version(), oidc=True),
         Subject("haproxy", "HAProxy, no authentication", prepare_haproxy, lambda world: first_line("haproxy", "-v")),
-        Subject("apache-openidc", "Apache, mod_auth_openidc", prepare_apache, lambda world: apache_version(), oidc=True),
+        Subject("apache-openidc", "Apache, mod_auth_openidc", prepare_apache,
+                lambda world: apache_version(), oidc=True),
         Subject("envoy", "Envoy, no authentication", prepare_envoy(None), lambda world: envoy_version()),
         Subject("caddy", "Caddy, no authentication", prepare_caddy,
                 lambda world: "caddy " + first_line(str(install.caddy()), "version").split()[0]),
