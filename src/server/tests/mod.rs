@@ -6,4 +6,5 @@ mod http1;
 mod http2;
 mod interim;
 mod limits;
+mod park;
 mod support;
