@@ -4,9 +4,9 @@
 CARGO ?= cargo
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: test tools format lint docs unit deploy e2e bench-idle clean
+.PHONY: test tools format lint docs unit deploy e2e guard conformance bench bench-full bench-idle clean
 
-test: tools format lint docs unit deploy e2e
+test: tools format lint docs unit deploy e2e guard
 
 tools:
 	tests/tools.sh
@@ -28,6 +28,24 @@ deploy: unit
 
 e2e: unit
 	cd tests/e2e && npm test
+
+# Wants Go besides: h2spec is installed through the Go module proxy. `make test` has its cases as raw frames.
+conformance:
+	$(CARGO) build
+	tests/conformance/h2spec.py
+
+# Instructions of an authorised request, against the code before: a rise needs a reason. See benches/guard.py.
+guard: tools
+	benches/guard.py
+
+# Side by side with nginx and one OIDC rival, or with all of them; writes docs/benchmarks. See benches/README.md.
+bench:
+	$(CARGO) build --release
+	benches/bench.py
+
+bench-full:
+	$(CARGO) build --release
+	benches/bench.py --full
 
 # Start time and idle memory of `run`, as stated in the README.
 bench-idle:

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use crate::clock::Clock;
 use crate::config::{Authorization, Config, Service};
 use crate::oidc::{self, Provider};
-use crate::proxy::Connector;
+use crate::proxy::{self, Connector, HttpVersion};
 use crate::session::{Binding, KeyRing, KeySource, NewSession, Sealer, Session, Sessions};
 use crate::tag::Claims;
 use crate::tls::{self, Certificate};
@@ -278,7 +278,15 @@ async fn application(service: &Service) -> Finding {
         Err(error) => return finding(Level::Error, &about, error, "fix upstream"),
     };
     match result {
-        Ok(()) => finding(Level::Fine, &about, "the application accepts connections", ""),
+        Ok(()) => {
+            let what = match service.upstream.version {
+                HttpVersion::Http1 => "the application accepts connections",
+                HttpVersion::Http2 => "the application speaks HTTP/2",
+            };
+            finding(Level::Fine, &about, what, "")
+        }
+        // Its text says what to do.
+        Err(error @ proxy::Error::NotHttp2 { .. }) => finding(Level::Error, &about, error, ""),
         Err(error) => {
             finding(Level::Error, &about, error, "start the application, or fix `port` or `upstream`")
         }

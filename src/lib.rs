@@ -29,7 +29,7 @@
 //! # A request
 //!
 //! ```text
-//! server::accept     permit -> TCP -> TLS -> the strict front -> hyper
+//! server::accept     permit -> TCP -> a worker -> PROXY header, TLS -> the strict front -> hyper
 //! gate::handle       opens the record, calls admit, hands the record to the body of the answer
 //! gate::host         Host and SNI -> service                      else 421
 //! path               NormalPath::parse(target)                    else 400
@@ -46,7 +46,7 @@
 //!
 //! # Threads
 //!
-//! A worker is a thread with its own runtime: a connection never leaves the worker that accepted it, request
+//! A worker is a thread with its own runtime: a connection never leaves the worker that serves it, request
 //! futures need not be `Send`, and each worker has its own opened sessions and its own connections to the
 //! application. The main thread is the control runtime: signals, discovery and key fetches, file watching and
 //! the admin listener. A worker that needs the provider asks the control runtime and waits.

@@ -21,7 +21,9 @@ mod it {
     mod config_errors;
     mod forwarding;
     mod framing;
+    mod grpc;
     mod hosts;
+    mod interim;
     mod limits;
     mod login;
     mod original;

@@ -136,7 +136,7 @@ pub struct Limits {
     /// For the whole head of a request to arrive. Then 408.
     #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "1h"))]
     pub header_timeout: TimeSpan,
-    /// For the TLS handshake.
+    /// For the TLS handshake, and a PROXY protocol header before it.
     #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "1h"))]
     pub handshake_timeout: TimeSpan,
     /// All header fields of a request together. Then 431.
@@ -157,10 +157,10 @@ pub struct Limits {
     /// For a connection to the application. Then 504.
     #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "1h"))]
     pub connect_timeout: TimeSpan,
-    /// For the head of the application's answer. Then 504.
+    /// For the head of the application's answer. Then 504. Calls of gRPC have their own (`grpc-timeout`).
     #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "1d"))]
     pub response_timeout: TimeSpan,
-    /// Without a byte in a body, in either direction.
+    /// Without a byte in a body, in either direction. Event streams and gRPC may be silent.
     #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "1d"))]
     pub body_idle_timeout: TimeSpan,
     /// Without a request on a connection. A load balancer in front should have a shorter one.

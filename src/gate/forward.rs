@@ -40,6 +40,7 @@ impl Worker {
         let renewed =
             session.map(|(known, party)| known.renewed(party, request.headers(), now)).unwrap_or_default();
         let tls = arrived.entrance != Entrance::PublicOnly;
+        let inform = |status, headers: &HeaderMap| connection.inform(status, headers);
         let terms = Terms {
             client: ClientInfo {
                 address: entry.client,
@@ -50,6 +51,7 @@ impl Worker {
             },
             identity: known.as_deref().map(|known| &known.identity),
             cookie,
+            inform: connection.takes_informational().then_some(&inform),
             private: !public,
             observer: Some(entry.observer()),
             // What everybody may see does not end with anybody's session.

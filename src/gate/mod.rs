@@ -18,6 +18,7 @@ mod service;
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -191,7 +192,7 @@ impl Handler for Worker {
         let client = connection.peer.ip().to_canonical();
         let mut entry = Entry::open(&self.journal, &self.counters, self.ids.next_id(), client, &request);
         let origin = service::origin(request.headers()).map(str::to_owned);
-        let admitted = caught(self.admit(request, &connection, &mut entry)).await;
+        let admitted = caught(pin!(self.admit(request, &connection, &mut entry))).await;
         let mut response = match admitted.unwrap_or_else(|| Err(Refusal::Internal(PANICKED.to_owned()))) {
             Ok(response) => {
                 // Whoever answers without forwarding says so if it is a refusal.
@@ -213,8 +214,7 @@ impl Handler for Worker {
 }
 
 /// Runs to the end, or to a panic: a bug that one request meets is that request's problem only.
-async fn caught<T>(work: impl Future<Output = T>) -> Option<T> {
-    let mut work = std::pin::pin!(work);
+async fn caught<T>(mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     std::future::poll_fn(|context| {
         let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context)));
         polled.map_or(Poll::Ready(None), |poll| poll.map(Some))

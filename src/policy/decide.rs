@@ -113,7 +113,9 @@ impl Policy {
     /// of its own.
     pub fn find(&self, method: &Method, path: &NormalPath) -> Result<Option<&Rule>, Ambiguous> {
         let kept = self.tree.find(method, path, Parameters::Kept);
-        let has_parameters = path.path().contains(';') || path.path().contains("%3");
+        let text = path.path();
+        // Hardly any path has a `%` at all; looking for one byte is much quicker than for two.
+        let has_parameters = text.contains(';') || (text.contains('%') && text.contains("%3"));
         if has_parameters && self.tree.find(method, path, Parameters::Dropped) != kept {
             return Err(Ambiguous);
         }

@@ -21,7 +21,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep};
 
 use super::Error;
+use super::headers::KEEP_ALIVE;
 use super::io::Io;
+use super::overheard::{Ear, Heard, Overheard};
 use super::pool::Pool;
 use super::upload::{Progress, Upload};
 use crate::web::body::Carrier;
@@ -29,7 +31,8 @@ use crate::web::body::Carrier;
 /// A connection to the application.
 pub(super) struct Conn {
     sender: SendRequest<Upload>,
-    connection: Connection<TokioIo<Io>, Upload>,
+    connection: Connection<TokioIo<Overheard<Io>>, Upload>,
+    ear: Rc<Ear>,
     /// hyper's future has ended; it may not be polled again.
     over: bool,
     /// For how long the last answer allows the connection to wait for another request, if it does.
@@ -86,12 +89,14 @@ impl Conn {
         if is_wide {
             builder.max_headers(MAX_ANSWER_FIELDS);
         }
+        let (io, ear) = Overheard::new(io);
         let handshake = builder.handshake(TokioIo::new(io));
         let (sender, connection) = handshake.await.map_err(Error::Died)?;
         let now = Instant::now();
         Ok(Box::new(Self {
             sender,
             connection,
+            ear,
             over: false,
             keep: None,
             idle_until: now,
@@ -103,13 +108,15 @@ impl Conn {
     }
 
     /// Sends `request` and waits for the head of its answer: at most `limit` from the last byte of the
-    /// body that the client gave and the application took.
+    /// body that the client gave and the application took. `inform` is told of what comes before the answer.
     pub(super) async fn exchange(
         &mut self,
         mut request: Request<Upload>,
         progress: Option<&Progress>,
         limit: Duration,
+        inform: Option<&Heard<'_>>,
     ) -> Result<Response<Incoming>, Failure> {
+        self.ear.listen(inform.is_some());
         let mut consent = Consent::listen(&mut request, progress, limit);
         let mut answer = pin!(self.sender.try_send_request(request));
         let start = Instant::now();
@@ -117,6 +124,7 @@ impl Conn {
         std::future::poll_fn(|cx| {
             loop {
                 let _ = self.poll_drive(cx);
+                self.ear.tell(inform);
                 // Only the line above can bring the answer, so there is nobody to wake.
                 if let Poll::Ready(answer) = answer.as_mut().poll(&mut asleep()) {
                     return Poll::Ready(answer.map_err(|error| classify(error, progress)));
@@ -141,7 +149,7 @@ impl Conn {
     pub(super) async fn into_io(mut self: Box<Self>) -> (Io, Bytes) {
         std::future::poll_fn(|cx| self.poll_drive(cx)).await;
         let parts = self.connection.into_parts();
-        (parts.io.into_inner(), parts.read_buf)
+        (parts.io.into_inner().into_inner(), parts.read_buf)
     }
 
     fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -275,7 +283,7 @@ fn keep_for(version: Version, headers: &HeaderMap) -> Option<Duration> {
     if version != Version::HTTP_11 {
         return None;
     }
-    let hint = headers.get("keep-alive").and_then(|value| {
+    let hint = headers.get(KEEP_ALIVE).and_then(|value| {
         let mut parameters = value.to_str().ok()?.split(',');
         parameters.find_map(|parameter| parameter.trim().strip_prefix("timeout=")?.parse::<u32>().ok())
     });

@@ -6,13 +6,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderMap, Request, Response, StatusCode, Uri, Version, response};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, response,
+};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::exchange::{Background, Conn, Failure, expects_continue};
 use super::headers::{self, Mapped};
 use super::http2::{self, Links};
+use super::overheard::Heard;
 use super::pool::Pool;
 use super::trailers;
 use super::tunnel::{Tunnel, Tunnels};
@@ -75,16 +78,16 @@ impl Forwarder {
     /// `101` becomes a tunnel; hyper must then be serving the client's connection with upgrades. A handshake
     /// that came over HTTP/2 (RFC 8441) looks like one over HTTP/1.1, but for its version and its missing key;
     /// so does its answer, which is never any other 2xx.
-    pub async fn forward(
-        &self,
+    pub fn forward<'a>(
+        &'a self,
         request: Request<Body>,
         permit: Permit,
-        path: &NormalPath,
-        terms: Terms<'_>,
-    ) -> Result<Response<Body>, Error> {
+        path: &'a NormalPath,
+        terms: Terms<'a>,
+    ) -> impl Future<Output = Result<Response<Body>, Error>> + 'a {
         // One permit, one request.
         let Permit { .. } = permit;
-        self.send(request, path, terms).await
+        self.send(request, path, terms)
     }
 
     /// Tunnels that are open now.
@@ -128,7 +131,15 @@ impl Forwarder {
         *request.method_mut() = head.method;
         *request.uri_mut() = target(&head.uri, path)?;
         *request.headers_mut() = head.headers;
-        let (conn, answer) = self.exchange(request, progress.as_deref()).await?;
+        let clean_and_inform = |status, mut headers: HeaderMap| {
+            if let Some(inform) = terms.inform
+                && headers::clean(status, &mut headers, &self.own_cookies, false).is_ok()
+            {
+                inform(status, &headers);
+            }
+        };
+        let inform: Option<&Heard<'_>> = terms.inform.is_some().then_some(&clean_and_inform);
+        let (conn, answer) = self.exchange(request, progress.as_deref(), inform).await?;
 
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             upgrade.map_or(Ok(()), |upgrade| upgrade.declined(answer.status()))?;
@@ -186,6 +197,7 @@ impl Forwarder {
         &self,
         mut request: Request<Upload>,
         progress: Option<&Progress>,
+        inform: Option<&Heard<'_>>,
     ) -> Result<(Box<Conn>, Response<Incoming>), Error> {
         let repeatable = progress.is_none() && request.method().is_idempotent();
         let mut waiting = self.pool.take(!repeatable).await;
@@ -200,12 +212,14 @@ impl Forwarder {
                     Box::pin(Conn::new(io, &self.pool, self.idle_timeout)).await?
                 }
             };
-            let copy = repeatable.then(|| copy_of(&request));
-            request = match conn.exchange(request, progress, self.response_timeout).await {
+            let copy = repeatable.then(|| Repeat::of(&request));
+            request = match conn.exchange(request, progress, self.response_timeout, inform).await {
                 Ok(answer) => return Ok((conn, answer)),
                 Err(Failure::Unsent(unsent, _)) if had_served => *unsent,
-                Err(Failure::Died(error)) if had_served => copy.ok_or(Error::Died(error))?,
-                Err(Failure::TooLarge(error)) if self.pool.widen() => copy.ok_or(Error::NotHttp(error))?,
+                Err(Failure::Died(error)) if had_served => copy.ok_or(Error::Died(error))?.into_request(),
+                Err(Failure::TooLarge(error)) if self.pool.widen() => {
+                    copy.ok_or(Error::NotHttp(error))?.into_request()
+                }
                 Err(failure) => return Err(failure.into_error()),
             }
         }
@@ -267,11 +281,11 @@ async fn call(
     progress: Option<&Progress>,
     wait: http2::Wait,
 ) -> Result<http2::Answer, Error> {
-    let copy = (progress.is_none() && request.method().is_idempotent()).then(|| copy_of(&request));
+    let copy = (progress.is_none() && request.method().is_idempotent()).then(|| Repeat::of(&request));
     match links.room().await?.call(request, progress, wait).await {
         Ok(answer) => return Ok(answer),
         Err(http2::Failure::Refused(unprocessed, _)) => request = *unprocessed,
-        Err(http2::Failure::Died(error)) => request = copy.ok_or(error)?,
+        Err(http2::Failure::Died(error)) => request = copy.ok_or(error)?.into_request(),
         Err(http2::Failure::Final(error)) => return Err(error),
     }
     links.room().await?.call(request, progress, wait).await.map_err(http2::Failure::into_error)
@@ -310,14 +324,38 @@ fn target(sent: &Uri, judged: &NormalPath) -> Result<Uri, Error> {
     Ok(Uri::from(target))
 }
 
-/// The same request once more. Only for requests without a body.
-fn copy_of(request: &Request<Upload>) -> Request<Upload> {
-    let mut copy = Request::new(Upload::empty());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    copy
+/// What it takes to send a request once more. Only for requests without a body. Smaller and quicker to make than
+/// another request, and hardly ever needed.
+struct Repeat {
+    method: Method,
+    uri: Uri,
+    version: Version,
+    fields: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Repeat {
+    fn of(request: &Request<Upload>) -> Self {
+        let headers = request.headers();
+        let mut fields = Vec::with_capacity(headers.len());
+        fields.extend(headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+        Self {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            version: request.version(),
+            fields,
+        }
+    }
+
+    fn into_request(self) -> Request<Upload> {
+        let mut request = Request::new(Upload::empty());
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        *request.version_mut() = self.version;
+        for (name, value) in self.fields {
+            request.headers_mut().append(name, value);
+        }
+        request
+    }
 }
 
 /// Server-sent events and messages of gRPC come when there is something to say.

@@ -7,10 +7,12 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use http::header::{
-    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, SET_COOKIE, TRANSFER_ENCODING,
+    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, PROXY_AUTHENTICATE, SET_COOKIE, TE,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_body::Body as _;
+use smallvec::SmallVec;
 
 use super::{ClientInfo, CookieHeader, Error, Identity, Terms};
 use crate::digits::{Decimal, push_address};
@@ -55,13 +57,17 @@ fn strip(headers: &mut HeaderMap, mapped: &Mapped) {
             || mapped.contains(&name)
             || (matches!(name, Cow::Owned(_)) && ODD_SPELLINGS_STRIPPED.contains(&&*name))
     };
-    let unwanted: Vec<HeaderName> = headers.keys().filter(unwanted).cloned().collect();
+    // Nearly always there are none, or a few.
+    let unwanted: SmallVec<[HeaderName; 4]> = headers.keys().filter(unwanted).cloned().collect();
     for name in unwanted {
         headers.remove(name);
     }
 }
 
 fn strip_connection_options(headers: &mut HeaderMap) {
+    if !headers.contains_key(CONNECTION) {
+        return;
+    }
     let mut named: Vec<HeaderName> = Vec::new();
     for value in headers.get_all(CONNECTION) {
         for option in value.as_bytes().split(|byte| *byte == b',') {
@@ -83,6 +89,10 @@ fn strip_connection_options(headers: &mut HeaderMap) {
 /// (RFC 9110 section 7.6.1, and `Proxy-*`, RFC 2616's list and practice), all that we set ourselves, and
 /// what makes an application judge another address, host, path or method than the one that we judged.
 pub(super) fn is_always_stripped(name: &str) -> bool {
+    // Most names begin otherwise, and need not be compared with all of these.
+    if !name.as_bytes().first().is_some_and(|first| b"-cfhkptux".contains(first)) {
+        return false;
+    }
     matches!(
         name,
         "connection"
@@ -238,7 +248,9 @@ pub(super) fn clean(
     own_cookies: &[String],
     private: bool,
 ) -> Result<(), Error> {
-    if let Some(coding) = headers.remove(TRANSFER_ENCODING) {
+    if headers.contains_key(TRANSFER_ENCODING)
+        && let Some(coding) = headers.remove(TRANSFER_ENCODING)
+    {
         if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
             return Err(Error::BadAnswer("it has a transfer coding that we did not ask for"));
         }
@@ -246,8 +258,11 @@ pub(super) fn clean(
         headers.remove(CONTENT_LENGTH);
     }
     strip_connection_options(headers);
-    for name in HOP_BY_HOP_IN_ANSWERS {
-        headers.remove(name);
+    // Applications hardly ever send any of them, and looking for all of them at once is cheap.
+    if headers.keys().any(|name| HOP_BY_HOP_IN_ANSWERS.contains(name)) {
+        for name in HOP_BY_HOP_IN_ANSWERS {
+            headers.remove(name);
+        }
     }
     // RFC 9110 section 8.6: neither has a length. hyper would refuse the first.
     if status == StatusCode::NO_CONTENT || status.is_informational() {
@@ -270,8 +285,8 @@ pub(super) fn unify_content_length(headers: &mut HeaderMap, body: &Body) {
     }
 }
 
-const HOP_BY_HOP_IN_ANSWERS: [&str; 5] =
-    ["keep-alive", "proxy-connection", "proxy-authenticate", "te", "upgrade"];
+const HOP_BY_HOP_IN_ANSWERS: [HeaderName; 5] =
+    [KEEP_ALIVE, HeaderName::from_static("proxy-connection"), PROXY_AUTHENTICATE, TE, UPGRADE];
 
 /// Removes the Set-Cookie headers that would set one of our cookies: only we may. The others stay, in order.
 fn drop_own_cookies(headers: &mut HeaderMap, own: &[String]) {
@@ -305,6 +320,8 @@ fn sets_own_cookie(value: &HeaderValue, own: &[String]) -> bool {
 
 const OTHER_SERVICES: &str = "__Host-portcullis-";
 
+/// Also what an application says about how long it keeps a connection.
+pub(super) const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");

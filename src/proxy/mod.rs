@@ -21,6 +21,7 @@ mod headers;
 mod http2;
 mod identity;
 mod io;
+mod overheard;
 mod pool;
 mod pump;
 mod trailers;
@@ -36,7 +37,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
 use crate::secret;
@@ -129,6 +130,9 @@ pub enum CookieHeader {
     Replace(Option<HeaderValue>),
 }
 
+/// Passes on one informational answer.
+pub type Inform<'a> = dyn Fn(StatusCode, &HeaderMap) + 'a;
+
 /// The terms on which one allowed request goes on.
 pub struct Terms<'a> {
     /// Whom the application is told about.
@@ -137,6 +141,9 @@ pub struct Terms<'a> {
     pub identity: Option<&'a Identity>,
     /// The Cookie header without our cookies.
     pub cookie: CookieHeader,
+    /// Sends the client an informational answer of the application (103 Early Hints, ...), cleaned by the rules
+    /// for answers. `None`: the client can't be informed.
+    pub inform: Option<&'a Inform<'a>>,
     /// The request is not public: an answer that says nothing about caching becomes `private`
     /// (RFC 9111 section 5.2.2.7).
     pub private: bool,
@@ -145,4 +152,20 @@ pub struct Terms<'a> {
     pub observer: Option<Rc<dyn Observer>>,
     /// When a body or tunnel that still flows is cut: the end of the caller's session.
     pub ends_at: Option<Instant>,
+}
+
+/// What becomes of a request's headers, for measuring it alone: `benches/micro.rs`.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct HeaderRules(headers::Mapped);
+
+#[doc(hidden)]
+impl HeaderRules {
+    pub fn new(mapped_headers: &[HeaderName]) -> Self {
+        Self(headers::Mapped::new(mapped_headers))
+    }
+
+    pub fn apply(&self, headers: &mut HeaderMap, terms: &Terms<'_>) {
+        headers::prepare(headers, &self.0, terms);
+    }
 }

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::HttpVersion;
 use super::headers::{Mapped, is_always_stripped, normalised};
-use crate::web::body::FORBIDDEN_TRAILERS;
+use crate::web::trailers::FORBIDDEN;
 
 /// What a request's head says about trailers. It is hop-by-hop, so it is read before the head is stripped.
 #[derive(Debug, Default)]
@@ -78,7 +78,7 @@ fn may_cross(name: &HeaderName, mapped: &Mapped) -> bool {
     let name = normalised(name.as_str());
     !is_always_stripped(&name)
         && !mapped.contains(&name)
-        && !FORBIDDEN_TRAILERS.contains(&&*name)
+        && !FORBIDDEN.contains(&&*name)
         && !ONLY_IN_HEADS.contains(&&*name)
         && !ONLY_IN_HEADS_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }

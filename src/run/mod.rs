@@ -163,6 +163,9 @@ impl Proxy {
         tokio::spawn(tell_when_started(&self.bound, &self.gate.lifecycle, log.clone()));
         let gate = self.gate;
         let (lifecycle, events) = (gate.lifecycle.clone(), events::server_events(&log));
+        let counts = server::ConnectionCounts::new(self.limits.workers);
+        let counted = counts.clone();
+        gate.metrics.show_connections(move || counted.now());
         let delay = self.limits.shutdown_delay;
         let told = log.clone();
         let stop = async move {
@@ -171,7 +174,8 @@ impl Proxy {
             told.event(Event::new("stopping", Level::Info).message(message));
         };
         let stopped =
-            server::run(self.bound, self.limits, lifecycle, stop, events, move |_| gate.worker()).await?;
+            server::run(self.bound, self.limits, lifecycle, stop, events, counts, move |_| gate.worker())
+                .await?;
         let message = match stopped.cut {
             0 => "everything under way was finished".to_owned(),
             cut => format!("{cut} connections were still busy after limits.drain and were cut off"),

@@ -1,5 +1,5 @@
-//! Accepting: a permit for each connection before it is taken, a pause when the system has no more to give,
-//! and at the end nobody who was already queued turned away.
+//! Accepting: a permit for each connection before it is taken, a pause when the system has no more to give, a
+//! worker that has room for it, and at the end nobody who was already queued turned away.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 
+use super::balance::{Arrival, Arrivals, Peers};
 use super::lifecycle::Phase;
 use super::worker::{Port, Worker};
 use super::{Event, Handler};
@@ -25,21 +26,37 @@ impl Doors {
     }
 }
 
-/// Accepts on all `doors` until the process drains and nobody is queued any more; then they are closed.
-pub(super) async fn accept<H: Handler>(worker: &Rc<Worker<H>>, doors: Doors) {
+/// Accepts on all `doors` until the process drains and nobody is queued any more; then they are closed. Takes in
+/// what other workers pass on for as long as they do.
+pub(super) async fn accept<H: Handler>(
+    worker: &Rc<Worker<H>>,
+    doors: Doors,
+    (peers, mut arrivals): (Peers, Arrivals),
+) {
     let mut loops = JoinSet::new();
+    let ports: Vec<Rc<Port>> = doors.0.iter().map(|(_, port)| port.clone()).collect();
     for (listener, port) in doors.0 {
-        let worker = worker.clone();
+        let (worker, peers) = (worker.clone(), peers.clone());
         loops.spawn_local(async move {
-            accept_at(&worker, &listener, &port).await;
-            accept_queued(&worker, listener, &port).await;
+            accept_at(&worker, &listener, &port, &peers).await;
+            accept_queued(&worker, listener, &port, &peers).await;
         });
+    }
+    // The others wait for the last of these, as this worker does for theirs.
+    drop(peers);
+    while let Some(arrival) = arrivals.recv().await {
+        take_in(worker, &ports, arrival);
     }
     while loops.join_next().await.is_some() {}
 }
 
 /// Accepts until the process drains.
-async fn accept_at<H: Handler>(worker: &Rc<Worker<H>>, listener: &TcpListener, port: &Rc<Port>) {
+async fn accept_at<H: Handler>(
+    worker: &Rc<Worker<H>>,
+    listener: &TcpListener,
+    port: &Rc<Port>,
+    peers: &Peers,
+) {
     let mut draining = std::pin::pin!(worker.lifecycle.reached(Phase::Draining));
     loop {
         // First that there is room, held only for a moment: a permit that is held while nobody comes would
@@ -51,7 +68,7 @@ async fn accept_at<H: Handler>(worker: &Rc<Worker<H>>, listener: &TcpListener, p
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok(accepted) => admit(worker, port, accepted).await,
+            Ok(accepted) => admit(worker, port, peers, accepted).await,
             Err(error) if is_the_clients(&error) => {}
             Err(error) => {
                 worker.report(|| Event::AcceptPaused { reason: error.to_string() });
@@ -63,14 +80,19 @@ async fn accept_at<H: Handler>(worker: &Rc<Worker<H>>, listener: &TcpListener, p
 }
 
 /// Accepts who is queued by now. Asks the system itself: the runtime may not have heard of the last ones.
-async fn accept_queued<H: Handler>(worker: &Rc<Worker<H>>, listener: TcpListener, port: &Rc<Port>) {
+async fn accept_queued<H: Handler>(
+    worker: &Rc<Worker<H>>,
+    listener: TcpListener,
+    port: &Rc<Port>,
+    peers: &Peers,
+) {
     let Ok(listener) = listener.into_std() else { return };
     loop {
         match listener.accept() {
             Ok((stream, peer)) => {
                 let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
                 if let Ok(stream) = stream {
-                    admit(worker, port, (stream, peer)).await;
+                    admit(worker, port, peers, (stream, peer)).await;
                 }
             }
             Err(error) if is_the_clients(&error) => {}
@@ -79,13 +101,39 @@ async fn accept_queued<H: Handler>(worker: &Rc<Worker<H>>, listener: TcpListener
     }
 }
 
-/// Lets a connection in. If another door took the last permit meanwhile, this one waits for the next.
-async fn admit<H: Handler>(worker: &Rc<Worker<H>>, port: &Rc<Port>, accepted: (TcpStream, SocketAddr)) {
+/// Lets a connection in, here or at a worker that has fewer. If another door took the last permit meanwhile, this
+/// one waits for the next.
+async fn admit<H: Handler>(
+    worker: &Rc<Worker<H>>,
+    port: &Rc<Port>,
+    peers: &Peers,
+    (stream, peer): (TcpStream, SocketAddr),
+) {
     if let Some(permit) = permit(worker).await {
-        worker.admit(port, accepted, permit);
+        match peers.assign() {
+            (counted, None) => worker.admit(port, (stream, peer), (permit, counted)),
+            (counted, Some(other)) => {
+                if let Ok(stream) = stream.into_std()
+                    && let Err(back) =
+                        other.send(Arrival { listener: port.index, stream, peer, permit, counted })
+                {
+                    // That worker is gone, and the process is about to be.
+                    take_in(worker, std::slice::from_ref(port), Arrival { counted: peers.keep(), ..back.0 });
+                }
+            }
+        }
     }
     // In a storm, let other workers have some, and those that were let in begin.
     tokio::task::yield_now().await;
+}
+
+/// Lets a connection in that another worker accepted.
+fn take_in<H: Handler>(worker: &Rc<Worker<H>>, ports: &[Rc<Port>], arrival: Arrival) {
+    let Arrival { listener, stream, peer, permit, counted } = arrival;
+    let port = ports.iter().find(|port| port.index == listener);
+    if let (Some(port), Ok(stream)) = (port, TcpStream::from_std(stream)) {
+        worker.admit(port, (stream, peer), (permit, counted));
+    }
 }
 
 async fn permit<H: Handler>(worker: &Rc<Worker<H>>) -> Option<OwnedSemaphorePermit> {

@@ -9,6 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use http::{HeaderMap, StatusCode};
 
+use super::balance::Counted;
 use super::front::{Interim, Violation, Wire};
 use super::lifecycle::{Lifecycle, Phase};
 use super::listener::Kind;
@@ -56,6 +57,7 @@ pub enum Protocol {
 pub(super) struct Place {
     pub(super) _permit: OwnedSemaphorePermit,
     pub(super) _presence: Presence,
+    pub(super) _counted: Counted,
 }
 
 impl Connection {

@@ -9,7 +9,7 @@ pub struct Limits {
     /// How long a request head may take from its first byte to its last; on a new connection, also how long
     /// the first byte may take.
     pub header_timeout: Duration,
-    /// How long a TLS handshake may take, from the TCP connection on.
+    /// How long a TLS handshake, and a PROXY header before it, may take, from the TCP connection on.
     pub handshake_timeout: Duration,
     /// Bytes of a request head; on HTTP/2, of its header list as RFC 9113 section 6.5.2 counts.
     pub header_bytes: usize,

@@ -7,6 +7,7 @@
 //! ```text
 //! listener   bound once, shared by the workers
 //! accept     permit -> socket
+//! balance    socket -> the worker that serves it
 //! handshake  socket -> PROXY header where one is due -> TLS or plain, SNI, ALPN
 //! front      the strict reading of HTTP/1, before hyper; a watch over HTTP/2 frames
 //! calls      hyper's call -> intake -> the handler -> the answer
@@ -14,11 +15,12 @@
 //! drive      the deadlines of one connection, and its end
 //! ```
 //!
-//! A worker is a thread with its own runtime; a connection never leaves the worker that accepted it, and
-//! handlers need not be `Send`. What the workers share is the listening sockets, the connection permits and
-//! the [`Lifecycle`].
+//! A worker is a thread with its own runtime; a connection never leaves the worker that serves it, and handlers
+//! need not be `Send`. What the workers share is the listening sockets, the connection permits and counts, and the
+//! [`Lifecycle`].
 
 mod accept;
+mod balance;
 mod calls;
 mod connection;
 mod descriptors;
@@ -45,6 +47,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
+pub use balance::ConnectionCounts;
 pub use connection::{Connection, Protocol, Tunnel};
 pub use front::Violation;
 pub use lifecycle::{Lifecycle, Phase};

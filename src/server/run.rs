@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 
+use super::balance::{ConnectionCounts, Peers};
 use super::descriptors::affordable_connections;
 use super::lifecycle::{Lifecycle, Phase};
 use super::limits::Limits;
@@ -16,7 +17,8 @@ use super::{Event, Events, Handler};
 
 /// Serves on `bound` until `stop` resolves, then stops as section 10 of the product says: not ready but still
 /// accepting for `limits.shutdown_delay`, no longer accepting, what is under way finished within
-/// `limits.drain`. `factory` makes the handler of each worker, on that worker's thread.
+/// `limits.drain`. `factory` makes the handler of each worker, on that worker's thread. `counts` is for
+/// `limits.workers` workers.
 ///
 /// Dropping the future leaves the workers running; let `stop` resolve instead.
 pub async fn run<H, F>(
@@ -25,6 +27,7 @@ pub async fn run<H, F>(
     lifecycle: Lifecycle,
     stop: impl Future<Output = ()>,
     events: Events,
+    counts: ConnectionCounts,
     factory: F,
 ) -> Result<Stopped, RunError>
 where
@@ -32,7 +35,7 @@ where
     F: Fn(usize) -> Rc<H> + Send + Sync + 'static,
 {
     let limits = Arc::new(limits.within_reach());
-    let mut workers = start(&bound, &limits, &lifecycle, &events, Arc::new(factory)).await?;
+    let mut workers = start(&bound, &limits, &lifecycle, &events, &counts, Arc::new(factory)).await?;
     // Each worker has its own copies. The sockets close when the last worker has taken in who was queued.
     drop(bound);
     lifecycle.advance(Phase::Serving);
@@ -80,6 +83,7 @@ async fn start<H, F>(
     limits: &Arc<Limits>,
     lifecycle: &Lifecycle,
     events: &Events,
+    counts: &ConnectionCounts,
     factory: Arc<F>,
 ) -> Result<Workers, RunError>
 where
@@ -92,10 +96,11 @@ where
     }
     let permits = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
     let mut workers = JoinSet::new();
-    for index in 0..limits.workers.max(1) {
+    for (index, peers) in Peers::connect(limits.workers.max(1), counts).into_iter().enumerate() {
         let start = Start {
             index,
             doors: doors(bound).map_err(RunError::Start)?,
+            peers,
             limits: limits.clone(),
             lifecycle: lifecycle.clone(),
             permits: permits.clone(),

@@ -14,6 +14,7 @@ use tokio::task::LocalSet;
 use tokio::time::Instant;
 
 use super::accept::{Doors, accept};
+use super::balance::{Arrivals, Counted, Peers};
 use super::connection::Place;
 use super::lifecycle::{Lifecycle, Phase};
 use super::limits::Limits;
@@ -56,6 +57,7 @@ impl Port {
 pub(super) struct Start<F> {
     pub(super) index: usize,
     pub(super) doors: Vec<(std::net::TcpListener, Port)>,
+    pub(super) peers: (Peers, Arrivals),
     pub(super) limits: Arc<Limits>,
     pub(super) lifecycle: Lifecycle,
     pub(super) permits: Arc<Semaphore>,
@@ -109,7 +111,7 @@ impl<F> Start<F> {
                 worker.lifecycle.reached(Phase::Draining).await;
                 worker.roster.drain();
             };
-            tokio::join!(accept(&worker, doors), told);
+            tokio::join!(accept(&worker, doors, self.peers), told);
             worker.roster.empty().await;
         };
         tokio::select! {
@@ -126,10 +128,10 @@ impl<H: Handler> Worker<H> {
         self: &Rc<Self>,
         port: &Rc<Port>,
         accepted: (TcpStream, std::net::SocketAddr),
-        permit: OwnedSemaphorePermit,
+        (permit, counted): (OwnedSemaphorePermit, Counted),
     ) {
         let (activity, presence) = self.roster.enter();
-        let place = Place { _permit: permit, _presence: presence };
+        let place = Place { _permit: permit, _presence: presence, _counted: counted };
         tokio::task::spawn_local(serve(self.clone(), port.clone(), accepted, (activity, place)));
     }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
@@ -26,6 +26,7 @@ pub struct Metrics {
     logins: Family<LoginLabels, Counter>,
     reload_failures: Counter,
     revoked: Counter,
+    connections: Arc<Connections>,
 }
 
 impl Metrics {
@@ -35,7 +36,9 @@ impl Metrics {
         let requests = Arc::new(Requests::default());
         let logins = Family::<LoginLabels, Counter>::default();
         let (reload_failures, revoked) = (Counter::default(), Counter::default());
+        let connections = Arc::new(Connections::default());
         registry.register_collector(Box::new(requests.clone()));
+        registry.register_collector(Box::new(connections.clone()));
         registry.register("logins", "Finished logins by result", logins.clone());
         registry.register(
             "reload_failures",
@@ -50,7 +53,7 @@ impl Metrics {
             "The running version",
             Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
         );
-        Self { registry: Arc::new(registry), requests, logins, reload_failures, revoked }
+        Self { registry: Arc::new(registry), requests, logins, reload_failures, revoked, connections }
     }
 
     /// Counters for one service on one worker.
@@ -60,6 +63,12 @@ impl Metrics {
         let mut all = self.requests.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.entry(name).or_default().push(counters.clone());
         counters
+    }
+
+    /// Shows the open connections of each worker, by its index, as `count` tells them. The first call counts.
+    pub fn show_connections(&self, count: impl Fn() -> Vec<usize> + Send + Sync + 'static) {
+        // An error says that they are shown already.
+        let _ = self.connections.0.set(Box::new(count));
     }
 
     /// Counts a finished login.
@@ -236,6 +245,33 @@ impl Collector for Observing {
     }
 }
 
+/// Asked at a scrape.
+#[derive(Default)]
+struct Connections(OnceLock<Box<dyn Fn() -> Vec<usize> + Send + Sync>>);
+
+impl fmt::Debug for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Connections")
+    }
+}
+
+impl Collector for Connections {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let counts = self.0.get().map(|count| count()).unwrap_or_default();
+        let mut metric = encoder.encode_descriptor(
+            "connections",
+            "Open connections of clients by worker thread",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (worker, count) in counts.into_iter().enumerate() {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            metric.encode_family(&[("worker", worker.to_string())])?.encode_gauge(&count)?;
+        }
+        Ok(())
+    }
+}
+
 const ACTIONS: [Action; 3] = [Action::Accept, Action::Reject, Action::Observe];
 const STATUSES: usize = 600;
 /// Upper bounds in seconds.
@@ -257,6 +293,7 @@ mod tests {
         }
         metrics.login(&service, LoginResult::success);
         metrics.reload_failed();
+        metrics.show_connections(|| vec![3, 4]);
         let text = metrics.render();
         for line in [
             r#"portcullis_requests_total{service="app",action="Accept",status="200"} 2"#,
@@ -265,6 +302,8 @@ mod tests {
             r#"portcullis_logins_total{service="app",result="success"} 1"#,
             r#"portcullis_request_duration_seconds_bucket{le="+Inf",service="app"} 2"#,
             "portcullis_reload_failures_total 1",
+            r#"portcullis_connections{worker="0"} 3"#,
+            r#"portcullis_connections{worker="1"} 4"#,
             "portcullis_log_dropped_total 0",
             "portcullis_sessions_revoked_total 0",
             r#"portcullis_observe_mode{service="app"} 1"#,

@@ -15,6 +15,8 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use super::trailers::without_forbidden;
+
 /// A message body. Not `Send`: it lives and dies on the worker that made it.
 #[derive(Debug, Default)]
 pub enum Body {
@@ -164,7 +166,7 @@ impl PeerBody {
                 if self.incoming.is_end_stream() {
                     self.finish(End::Complete);
                 }
-                Some(Ok(without_forbidden_trailers(frame)))
+                Some(Ok(without_forbidden(frame)))
             }
             Some(Err(error)) => {
                 self.carrier = None;
@@ -348,59 +350,3 @@ impl Deadline {
         })
     }
 }
-
-/// Trailers may not set what belongs in a head: framing, routing, authentication, cookies, caching, and what
-/// says how to read the content (RFC 9110 section 6.5.1).
-fn without_forbidden_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
-    match frame.into_trailers() {
-        Ok(mut trailers) => {
-            for name in FORBIDDEN_TRAILERS {
-                trailers.remove(name);
-            }
-            Frame::trailers(trailers)
-        }
-        Err(frame) => frame,
-    }
-}
-
-/// Fields that no trailer section may have, in either direction.
-pub const FORBIDDEN_TRAILERS: [&str; 38] = [
-    "age",
-    "alt-svc",
-    "authorization",
-    "cache-control",
-    "clear-site-data",
-    "connection",
-    "content-disposition",
-    "content-encoding",
-    "content-language",
-    "content-length",
-    "content-location",
-    "content-range",
-    "content-security-policy",
-    "content-type",
-    "cookie",
-    "date",
-    "expires",
-    "host",
-    "http2-settings",
-    "keep-alive",
-    "location",
-    "pragma",
-    "proxy-authenticate",
-    "proxy-authentication-info",
-    "proxy-authorization",
-    "proxy-connection",
-    "refresh",
-    "retry-after",
-    "set-cookie",
-    "set-cookie2",
-    "strict-transport-security",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "vary",
-    "warning",
-    "www-authenticate",
-];

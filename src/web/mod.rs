@@ -17,6 +17,7 @@ pub mod respond;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+pub mod trailers;
 pub mod trust;
 
 pub use body::Body;

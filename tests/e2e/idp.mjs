@@ -20,7 +20,10 @@ export const USERS = {
 };
 
 // Starts a provider. `claimsInIdToken: false` is its default: the ID token has only `sub`, the rest is in UserInfo.
-export async function startIdp({ redirectUri, claimsInIdToken = true, port = 0 }) {
+// `redirectUri` is one address or several.
+export async function startIdp({
+  redirectUri, clientSecret = CLIENT_SECRET, pkceRequired = true, claimsInIdToken = true, port = 0,
+}) {
   const server = http.createServer();
   server.listen(port, '127.0.0.1');
   await once(server, 'listening');
@@ -28,15 +31,15 @@ export async function startIdp({ redirectUri, claimsInIdToken = true, port = 0 }
   const provider = new Provider(issuer, {
     clients: [{
       client_id: CLIENT_ID,
-      client_secret: CLIENT_SECRET,
-      redirect_uris: [redirectUri],
+      client_secret: clientSecret,
+      redirect_uris: [redirectUri].flat(),
       grant_types: ['authorization_code'],
       response_types: ['code'],
     }],
     conformIdTokenClaims: !claimsInIdToken,
     claims: { openid: ['sub'], email: ['email', 'email_verified'], profile: ['name'], groups: ['groups'] },
     scopes: ['openid', 'email', 'profile', 'groups'],
-    pkce: { required: () => true },
+    pkce: { required: () => pkceRequired },
     cookies: { keys: ['only for tests'] },
     features: { devInteractions: { enabled: true }, rpInitiatedLogout: { enabled: true } },
     findAccount: (_ctx, id) => (USERS[id] ? { accountId: id, claims: () => ({ sub: id, ...USERS[id] }) } : undefined),

@@ -2,10 +2,11 @@
 
 use serde_json::json;
 
-use crate::support::client::{Answer, FETCH};
+use crate::support::client::{Answer, FETCH, Raw};
 use crate::support::ports::free_port;
 use crate::support::proxy::refused;
-use crate::support::stage::Stage;
+use crate::support::soon;
+use crate::support::stage::{HOST, Stage};
 
 async fn ask(stage: &Stage, method: &str, port: u16, path: &str, headers: &[(&str, &str)]) -> Answer {
     stage.browser().send(method, &format!("http://127.0.0.1:{port}{path}"), headers, b"").await
@@ -26,6 +27,7 @@ async fn health_readiness_metrics_and_config() {
         "portcullis_requests_total{",
         "portcullis_request_duration_seconds",
         "portcullis_logins_total{",
+        "portcullis_connections{worker=\"0\"}",
         "portcullis_log_dropped_total",
         "portcullis_reload_failures_total",
         "portcullis_build_info{",
@@ -48,6 +50,41 @@ async fn health_readiness_metrics_and_config() {
         assert_eq!(answer.header("content-type"), "application/problem+json");
         assert_eq!(answer.json()["status"], status);
     }
+}
+
+/// 64 clients that keep their connections are split over two workers no worse than 40:60.
+#[tokio::test]
+async fn connections_are_split_over_the_workers() {
+    let stage = Stage::with(|plan| plan.limit("workers", json!(2))).await;
+    for round in 0..5 {
+        let clients = (0..64).map(|_| async {
+            let mut client = Raw::connect(stage.port, HOST).await;
+            client.send(format!("GET /public/ HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+            client.answer().await.unwrap().expect(200);
+            client
+        });
+        let clients = futures_util::future::join_all(clients).await;
+        let split = open_connections(&stage, 64).await;
+        assert!(split.iter().all(|count| (26..=38).contains(count)), "round {round}: {split:?}");
+        drop(clients);
+        open_connections(&stage, 0).await;
+    }
+}
+
+/// Waits until so many connections are open, and says how many each worker has.
+async fn open_connections(stage: &Stage, wanted: u64) -> Vec<u64> {
+    soon("the connections to be counted", async {
+        loop {
+            let metrics = stage.admin("/metrics").await.text();
+            let lines = metrics.lines().filter(|line| line.starts_with("portcullis_connections{"));
+            let counts: Vec<u64> =
+                lines.map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect();
+            if counts.iter().sum::<u64>() == wanted {
+                return counts;
+            }
+        }
+    })
+    .await
 }
 
 /// A page in a browser can't read it, by name rebinding or from another origin.
@@ -86,7 +123,7 @@ async fn raw(port: u16, path: &str, name: &str, value: &str) -> String {
         stream.read_to_string(&mut answer).await.unwrap();
         answer
     };
-    crate::support::soon("an answer of the admin listener", exchange).await
+    soon("an answer of the admin listener", exchange).await
 }
 
 /// `admin.tokenFile`.
@@ -172,7 +209,7 @@ async fn the_admin_listener_can_be_a_socket() {
         stream.read_to_string(&mut answer).await.unwrap();
         answer
     };
-    let answer = crate::support::soon("an answer over the socket", exchange).await;
+    let answer = soon("an answer over the socket", exchange).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     drop(stage);
 }

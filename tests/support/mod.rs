@@ -3,6 +3,7 @@
 pub mod app;
 pub mod client;
 pub mod expect;
+pub mod grpc;
 pub mod idp;
 pub mod ports;
 pub mod proxy;

@@ -146,8 +146,13 @@ impl Stage {
 
     /// A browser that is logged in.
     pub async fn logged_in(&self) -> Browser {
+        self.logged_in_at("/app/").await
+    }
+
+    /// A browser that was logged in by a page.
+    pub async fn logged_in_at(&self, path: &str) -> Browser {
         let mut browser = self.browser();
-        browser.follow(&self.url("/app/")).await.expect(200);
+        browser.follow(&self.url(path)).await.expect(200);
         browser
     }
 

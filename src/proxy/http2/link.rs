@@ -67,6 +67,11 @@ pub(super) const MAX_CALLS: usize = 128;
 /// hold up the others on their connection.
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_CALLS as u32;
 
+/// What pieces of answers that are smaller than 256 bytes may cost in memory beyond their bytes. Where this is
+/// used up, h2 ends the connection with all its calls: it has to be more than a few clients that read slowly
+/// can make of small messages.
+const SMALL_FRAMES_BUDGET: usize = 64 * 1024 * 1024;
+
 /// Bytes of one request that wait for the connection.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 
@@ -79,6 +84,7 @@ fn builder() -> h2::client::Builder {
         .enable_push(false)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .data_frame_budget(SMALL_FRAMES_BUDGET)
         .max_send_buffer_size(SEND_BUFFER_BYTES)
         .max_header_list_size(MAX_HEADER_LIST_BYTES);
     builder

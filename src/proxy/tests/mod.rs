@@ -157,6 +157,7 @@ fn terms() -> Terms<'static> {
         client: client(),
         identity: None,
         cookie: CookieHeader::Unchanged,
+        inform: None,
         private: false,
         observer: None,
         ends_at: None,

@@ -13,11 +13,11 @@ use super::support::*;
 use crate::server::Limits;
 
 /// A client that writes frames as it likes.
-struct Raw(TlsStream<TcpStream>);
+pub(super) struct Raw(pub(super) TlsStream<TcpStream>);
 
 /// What came back.
 #[derive(Debug, PartialEq, Eq)]
-enum Back {
+pub(super) enum Back {
     /// The `:status` of stream 1, if it was one of those that HPACK has in its static table, else 0.
     Headers(u16),
     Reset(u32),
@@ -26,21 +26,21 @@ enum Back {
 }
 
 impl Raw {
-    async fn connect(server: &Server) -> Self {
+    pub(super) async fn connect(server: &Server) -> Self {
         let mut stream = server.connect(b"h2").await;
         stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
         stream.write_all(&frame(4, 0, 0, b"")).await.unwrap();
         Self(stream)
     }
 
-    async fn send(&mut self, frames: &[u8]) {
+    pub(super) async fn send(&mut self, frames: &[u8]) {
         // A server that has had enough may have closed already.
         let _ = self.0.write_all(frames).await;
         let _ = self.0.flush().await;
     }
 
     /// The first frame that says something about the fate of stream 1 or of the connection.
-    async fn back(&mut self) -> Back {
+    pub(super) async fn back(&mut self) -> Back {
         loop {
             let mut header = [0; 9];
             if within(self.0.read_exact(&mut header)).await.is_err() {
@@ -73,13 +73,13 @@ fn status(block: &[u8]) -> u16 {
     }
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 /// A header block of literals without indexing.
-fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+pub(super) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
     let text = |block: &mut Vec<u8>, text: &str| {
         match text.len() {
@@ -104,10 +104,10 @@ fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     block
 }
 
-const GET: [(&str, &str); 4] =
+pub(super) const GET: [(&str, &str); 4] =
     [(":method", "GET"), (":scheme", "https"), (":authority", "localhost"), (":path", "/p")];
 
-fn get(extra: &[(&str, &str)]) -> Vec<u8> {
+pub(super) fn get(extra: &[(&str, &str)]) -> Vec<u8> {
     block(&[&GET, extra].concat())
 }
 

@@ -1,6 +1,8 @@
 //! The server on real sockets, with a handler that tells what it was given.
 
+mod balance;
 mod balancer;
+mod conformance;
 mod drain;
 mod http1;
 mod http2;

@@ -21,7 +21,8 @@ use tokio::sync::{Notify, oneshot};
 use tokio_rustls::client::TlsStream;
 
 use crate::server::{
-    Connection, Event, Handler, Kind, Lifecycle, Limits, Listener, RunError, Stopped, Violation, bind, run,
+    Connection, ConnectionCounts, Event, Handler, Kind, Lifecycle, Limits, Listener, RunError, Stopped,
+    Violation, bind, run,
 };
 
 /// Limits with which a test that waits for a timeout is quick, and one that doesn't is not cut short.
@@ -53,6 +54,7 @@ pub(super) struct Server {
     pub(super) lifecycle: Lifecycle,
     pub(super) shared: Arc<Shared>,
     pub(super) config: Arc<ArcSwap<rustls::ServerConfig>>,
+    pub(super) counts: ConnectionCounts,
     stop: Option<oneshot::Sender<()>>,
     running: tokio::task::JoinHandle<Result<Stopped, RunError>>,
 }
@@ -75,6 +77,7 @@ impl Server {
         let (lifecycle, shared) = (Lifecycle::new(), Arc::new(Shared::default()));
         let (stop, stopped) = oneshot::channel::<()>();
         let (theirs, events) = (shared.clone(), shared.clone());
+        let counts = ConnectionCounts::new(limits.workers);
         let running = tokio::spawn(run(
             bound,
             limits,
@@ -83,6 +86,7 @@ impl Server {
                 let _ = stopped.await;
             },
             Arc::new(move |event| events.events.lock().unwrap().push(event)),
+            counts.clone(),
             move |_worker| {
                 theirs.handlers.fetch_add(1, Ordering::SeqCst);
                 Rc::new(Told(theirs.clone()))
@@ -90,7 +94,7 @@ impl Server {
         ));
         let (tls, plain) = (addresses[0], addresses[1]);
         lifecycle.reached(crate::server::Phase::Serving).await;
-        Self { tls, plain, lifecycle, shared, config, stop: Some(stop), running }
+        Self { tls, plain, lifecycle, shared, config, counts, stop: Some(stop), running }
     }
 
     /// Asks it to stop, as SIGTERM does.

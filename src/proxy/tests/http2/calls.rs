@@ -85,7 +85,7 @@ fn answers_without_a_body_have_none() {
         let address = calls(|mut call| async move {
             let status = call.head.uri.path()[1..].parse::<u16>().unwrap_or(200);
             let mut answer = response(&[("content-length", "5")]);
-            *answer.status_mut() = http::StatusCode::from_u16(status).unwrap();
+            *answer.status_mut() = StatusCode::from_u16(status).unwrap();
             if status == 204 {
                 answer.headers_mut().remove("content-length");
             }
@@ -162,6 +162,22 @@ fn trailers_cross_both_ways_without_what_only_heads_may_say() {
         let (_, body) = front.raw(post).await;
         let body = String::from_utf8(body).unwrap();
         assert_eq!(body, "4\r\nx-in\r\n0\r\nx-sum: 7\r\n\r\n");
+    });
+}
+
+#[test]
+fn interim_answers_are_not_the_answer() {
+    worker(async {
+        let address = calls(|mut call| async move {
+            for status in [100, 103] {
+                let interim = Response::builder().status(status).body(()).unwrap();
+                call.reply.send_informational(interim).unwrap();
+            }
+            call.finish("final");
+        })
+        .await;
+        let answer = get(&http2_forwarder(address), "/").await.unwrap();
+        assert_eq!((answer.status().as_u16(), text(answer).await.as_str()), (200, "final"));
     });
 }
 

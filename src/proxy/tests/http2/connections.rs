@@ -157,6 +157,44 @@ fn what_was_not_processed_is_sent_again_once_whatever_it_is() {
     });
 }
 
+/// A goodbye that names an earlier stream says that this one was not looked at (RFC 9113 section 6.8).
+#[test]
+fn a_call_that_a_goodbye_leaves_out_is_sent_again() {
+    worker(async {
+        let address = application(|connection, mut stream| async move {
+            if connection == 0 {
+                let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+                stream.write_all(&settings).await.unwrap();
+                // The preface, and the frames up to the one with the request's head.
+                stream.read_exact(&mut [0; 24]).await.unwrap();
+                loop {
+                    let mut header = [0; 9];
+                    stream.read_exact(&mut header).await.unwrap();
+                    stream.read_exact(&mut vec![0; usize::from(header[2])]).await.unwrap();
+                    if header[3] == 1 {
+                        break;
+                    }
+                }
+                let goodbye = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+                stream.write_all(&goodbye).await.unwrap();
+                drop(read_rest(&mut stream).await);
+                return;
+            }
+            let mut server = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((request, mut reply))) = server.accept().await {
+                let mut body = request.into_body();
+                tokio::task::spawn_local(async move {
+                    let data = body.data().await.unwrap().unwrap();
+                    reply.send_response(response(&[]), false).unwrap().send_data(data, true).unwrap();
+                });
+            }
+        })
+        .await;
+        let answer = send(&http2_forwarder(address), post("/", "once")).await.unwrap();
+        assert_eq!(text(answer).await, "once");
+    });
+}
+
 /// More than is kept of a body can't be sent again.
 #[test]
 fn a_long_body_is_not_sent_again() {

@@ -79,6 +79,38 @@ fn much_goes_both_ways_at_once() {
     });
 }
 
+/// Small messages cost more memory than bytes, so h2 bounds them for a whole connection. A few clients that read
+/// slowly must not reach that bound for all.
+#[test]
+fn small_messages_that_nobody_reads_end_no_connection() {
+    worker(async {
+        let address = calls(|mut call| async move {
+            if call.head.uri.path() == "/small" {
+                return call.finish("small");
+            }
+            let mut answer = call.answer(&[GRPC]);
+            let mut sent = 0;
+            while sent < 128 * 1024 {
+                sent += 8;
+                answer.send_data(Bytes::from_static(b"8 bytes."), sent == 128 * 1024).unwrap();
+            }
+            let _ = std::future::poll_fn(|cx| answer.poll_reset(cx)).await;
+        })
+        .await;
+        let forwarder = http2_forwarder(address);
+        let mut stalled = Vec::new();
+        for _ in 0..4 {
+            stalled.push(get(&forwarder, "/").await.unwrap());
+        }
+        for _ in 0..20 {
+            assert_eq!(text(get(&forwarder, "/small").await.unwrap()).await, "small");
+        }
+        for answer in stalled {
+            assert_eq!(text(answer).await.len(), 128 * 1024);
+        }
+    });
+}
+
 /// A client that does not read holds its own stream up, and nothing else; and not much is kept for it.
 #[test]
 fn a_client_that_does_not_read_is_not_read_for() {
