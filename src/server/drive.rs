@@ -17,6 +17,14 @@ use super::roster::{Activity, Wish};
 pub(super) trait Conversation: Future<Output = hyper::Result<()>> {
     /// Stops taking requests; on an idle connection this is its end.
     fn wind_up(self: Pin<&mut Self>);
+
+    /// Whether there is anything that [`Self::park`] would let go of.
+    fn can_park(&self) -> bool {
+        false
+    }
+
+    /// Lets go of what only a connection that is not idle needs. Asked between two requests, with nothing under way.
+    fn park(self: Pin<&mut Self>) {}
 }
 
 /// What the driver needs to know.
@@ -56,6 +64,8 @@ struct Ending {
 /// What is due at a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Due {
+    /// The connection is parked.
+    Park,
     /// The head under way is refused.
     Head,
     /// The connection is ended properly.
@@ -66,8 +76,7 @@ enum Due {
 
 impl Driver {
     /// Runs `conversation` until it ends or a deadline ends it.
-    pub(super) async fn run(self, conversation: impl Conversation) {
-        let mut conversation = pin!(conversation);
+    pub(super) async fn run(self, mut conversation: Pin<&mut impl Conversation>) {
         let mut ending = Ending::default();
         // One timer for all deadlines. It is moved when one comes nearer and left alone when one goes away,
         // so that a busy connection hardly ever touches it.
@@ -82,7 +91,8 @@ impl Driver {
                     conversation.as_mut().wind_up();
                     continue;
                 }
-                let Some((at, due)) = self.next_due(self.wire.signals(), ending) else {
+                let can_park = conversation.can_park();
+                let Some((at, due)) = self.next_due(self.wire.signals(), ending, can_park) else {
                     return Poll::Pending;
                 };
                 if poll_until(at, alarm.as_mut(), &mut is_set, cx).is_pending() {
@@ -90,6 +100,10 @@ impl Driver {
                 }
                 match due {
                     Due::Cut => return Poll::Ready(()),
+                    Due::Park => {
+                        self.activity.park();
+                        conversation.as_mut().park();
+                    }
                     Due::Head if self.protocol == Protocol::Http1 => self.wire.expire_head(),
                     Due::Head => {
                         // There is no answer to half a header block; GOAWAY is what can be said.
@@ -139,10 +153,11 @@ impl Driver {
     }
 
     /// The nearest deadline.
-    fn next_due(&self, signals: Signals, ending: Ending) -> Option<(Instant, Due)> {
+    fn next_due(&self, signals: Signals, ending: Ending, can_park: bool) -> Option<(Instant, Due)> {
         let Patience { head, idle, write } = self.patience;
         let is_idle = self.is_idle(signals);
         let waits = is_idle && signals.head_since.is_none() && ending.wound_up_since.is_none();
+        let parks = waits && can_park && signals.between_requests;
         // The first request is due like the rest of a head: whoever connects and says nothing holds a place.
         let idle = match (self.protocol, self.activity.calls()) {
             (Protocol::Http1, 0) => head.min(idle),
@@ -155,6 +170,7 @@ impl Driver {
             ending.wound_up_since.filter(|_| is_idle).map(|since| (since + FAREWELL, Due::Cut)),
             signals.head_since.filter(|_| ending.cut_at.is_none()).map(|since| (since + head, Due::Head)),
             waits.then(|| (self.activity.idle_since() + idle, Due::End)),
+            parks.then(|| (self.activity.idle_since() + PARK_AFTER, Due::Park)),
             ending.leaving_since.filter(|_| waits).map(|since| (since + LAST_REQUEST, Due::End)),
         ]
         .into_iter()
@@ -177,6 +193,10 @@ fn poll_until(at: Instant, mut alarm: Pin<&mut Sleep>, is_set: &mut bool, cx: &m
         }
     }
 }
+
+/// How long an HTTP/1 connection is idle before it is parked. Longer than between the requests of one page, so that
+/// a busy connection pays nothing for it.
+pub(super) const PARK_AFTER: Duration = Duration::from_millis(250);
 
 /// How long a connection that must end waits for a last request: one that is on its way is still answered.
 const LAST_REQUEST: Duration = Duration::from_secs(1);

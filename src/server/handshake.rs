@@ -7,12 +7,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::connection::Protocol;
+use super::front::Arrivals;
 use super::listener::{Kind, TlsSource};
 use super::proxy_protocol::{HeaderError, read_header};
 use super::worker::Port;
@@ -139,6 +140,21 @@ macro_rules! either {
             }
         }
     };
+}
+
+impl Arrivals for Stream {
+    fn poll_arrival(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        match self.get_mut() {
+            Self::Plain(stream) => {
+                let mut first = [0];
+                stream.poll_peek(cx, &mut ReadBuf::new(&mut first)).map_ok(|count| count > 0)
+            }
+            // What is decrypted stays with rustls.
+            Self::Tls(stream) => {
+                Pin::new(stream.as_mut()).poll_fill_buf(cx).map_ok(|bytes| !bytes.is_empty())
+            }
+        }
+    }
 }
 
 impl AsyncRead for Stream {

@@ -11,6 +11,7 @@
 //! handshake  socket -> PROXY header where one is due -> TLS or plain, SNI, ALPN
 //! front      the strict reading of HTTP/1, before hyper; a watch over HTTP/2 frames
 //! calls      hyper's call -> intake -> the handler -> the answer
+//! park       hyper let go of while an HTTP/1 connection is idle
 //! drive      the deadlines of one connection, and its end
 //! ```
 //!
@@ -30,6 +31,7 @@ mod intake;
 mod lifecycle;
 mod limits;
 mod listener;
+mod park;
 mod proxy_protocol;
 mod reply;
 mod roster;

@@ -24,6 +24,8 @@ pub(super) struct Roster {
 pub(super) struct Activity {
     in_flight: Cell<usize>,
     calls: Cell<u64>,
+    /// How often it was parked.
+    parks: Cell<u64>,
     idle_since: Cell<Instant>,
     wish: Cell<Wish>,
     driver: RefCell<Option<Waker>>,
@@ -57,6 +59,7 @@ impl Roster {
         let activity = Rc::new(Activity {
             in_flight: Cell::new(0),
             calls: Cell::new(0),
+            parks: Cell::new(0),
             idle_since: Cell::new(Instant::now()),
             wish: Cell::new(if self.draining.get() { Wish::Leave } else { Wish::Stay }),
             driver: RefCell::new(None),
@@ -126,6 +129,11 @@ impl Activity {
     /// Requests that have begun and not ended.
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight.get()
+    }
+
+    /// Counts that it was parked. Only for who looks at it with a debugger, and for tests.
+    pub(super) fn park(&self) {
+        self.parks.set(self.parks.get() + 1);
     }
 
     /// Requests that have begun.

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use super::drive::{Conversation, Driver, Patience};
 use super::front::{Bounds, Front, Interim, Violation, Wire};
 use super::handshake::{HandshakeError, Shaken, Stream, shake};
 use super::limits::Limits;
+use super::park::Http1;
 use super::reply::StreamExecutor;
 use super::roster::Activity;
 use super::worker::{Port, Worker};
@@ -29,7 +30,9 @@ pub(super) async fn serve<H: Handler>(
     (stream, peer): (TcpStream, SocketAddr),
     (activity, place): (Rc<Activity>, Place),
 ) {
-    let shaken = match shake(stream, peer, &port, worker.limits.handshake_timeout).await {
+    // Boxed, like HTTP/2 below: the task of an idle connection would keep room for it.
+    let shaken = Box::pin(shake(stream, peer, &port, worker.limits.handshake_timeout)).await;
+    let shaken = match shaken {
         Ok(shaken) => shaken,
         Err(HandshakeError::Silent) => return,
         Err(error) => {
@@ -72,13 +75,13 @@ pub(super) async fn serve<H: Handler>(
     match protocol {
         Protocol::Http1 => {
             let calls = Calls { handler, connection, bounds, streams: None };
-            driver.run(worker.http1.serve_connection(TokioIo::new(front), calls).with_upgrades()).await;
+            driver.run(pin!(Http1::new(worker, front, calls))).await;
         }
         Protocol::Http2 => {
             let streams = StreamExecutor::new(worker.limits.body_idle_timeout);
             let builder = http2(&worker.limits, streams.clone());
             let calls = Calls { handler, connection, bounds, streams: Some(streams) };
-            driver.run(builder.serve_connection(TokioIo::new(front), calls)).await;
+            driver.run(Box::pin(builder.serve_connection(TokioIo::new(front), calls)).as_mut()).await;
         }
     }
 }
@@ -127,12 +130,6 @@ fn bounds(limits: &Limits, is_tls: bool) -> Bounds {
 }
 
 type Io = TokioIo<Front<Stream>>;
-
-impl<H: Handler> Conversation for http1::UpgradeableConnection<Io, Calls<H>> {
-    fn wind_up(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
 
 impl<H: Handler> Conversation for http2::Connection<Io, Calls<H>, StreamExecutor> {
     fn wind_up(self: Pin<&mut Self>) {

@@ -58,6 +58,11 @@ impl Framing {
         self.heads
     }
 
+    /// Whether a head is what comes next.
+    pub(super) fn awaits_head(&self) -> bool {
+        matches!(self.state, State::Head(_))
+    }
+
     /// Whether a body is under way.
     pub(super) fn in_body(&self) -> bool {
         matches!(self.state, State::Length { .. } | State::Chunked { .. })

@@ -62,6 +62,13 @@ enum Closing {
     Done,
 }
 
+/// A byte stream that can be waited on without a buffer to read into.
+pub(in crate::server) trait Arrivals {
+    /// Ready when the next read would not wait: true if it would give bytes, false if it would give the end. Takes
+    /// nothing away from that read.
+    fn poll_arrival(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<bool>>;
+}
+
 impl<T> Front<T> {
     /// An HTTP/1 connection.
     pub(in crate::server) fn http1(inner: T, wire: Arc<Wire>, interim: Arc<Interim>, bounds: Bounds) -> Self {
@@ -228,6 +235,23 @@ impl<T> Front<T> {
             Reader::Http2(_) | Reader::Tunnel => false,
         }
     }
+
+    /// Notes that there is nothing to read. False: the head under way took too long.
+    fn runs_dry(&self) -> bool {
+        let Reader::Http1(http1) = &self.reader else { return true };
+        let between = http1.framing.awaits_head() && http1.held.is_empty() && self.closing == Closing::No;
+        !self.wire.read_dry(between)
+    }
+}
+
+impl<T: Arrivals + Unpin> Front<T> {
+    /// Ready when there is something for a reader that there is none of yet; see [`Arrivals`].
+    pub(in crate::server) fn poll_arrival(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        match self.ready.is_empty() {
+            true => Pin::new(&mut self.inner).poll_arrival(cx),
+            false => Poll::Ready(Ok(true)),
+        }
+    }
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Front<T> {
@@ -258,10 +282,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Front<T> {
             }
             match Pin::new(&mut this.inner).poll_read(cx, buf) {
                 Poll::Ready(result) => result?,
-                Poll::Pending if matches!(this.reader, Reader::Http1(_)) && this.wire.head_expired() => {
-                    this.follow(Then::Hold);
-                }
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending if this.runs_dry() => return Poll::Pending,
+                Poll::Pending => this.follow(Then::Hold),
             }
             let fresh = buf.filled().get(before..).unwrap_or_default();
             match &mut this.reader {
@@ -331,6 +353,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Front<T> {
             match this.closing {
                 Closing::Done => return Poll::Ready(Ok(())),
                 Closing::No => {
+                    this.wire.closes();
                     let result = Pin::new(&mut this.inner).poll_shutdown(cx);
                     this.note_write(&result);
                     ready!(result)?;

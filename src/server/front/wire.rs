@@ -40,6 +40,8 @@ pub(in crate::server) struct Signals {
     pub(in crate::server) lingering_since: Option<Instant>,
     /// The client floods an HTTP/2 connection with frames that carry nothing.
     pub(in crate::server) abusive: bool,
+    /// On HTTP/1, hyper has read all that it was given, and that ends where a request may begin.
+    pub(in crate::server) between_requests: bool,
 }
 
 /// Where a request to leave HTTP stands.
@@ -118,6 +120,7 @@ impl Wire {
         }
         state.heads = heads;
         state.in_body = in_body;
+        state.signals.between_requests = false;
         match (head_unfinished, state.signals.head_since) {
             (true, None) if !state.head_expired => state.signals.head_since = Some(Instant::now()),
             (false, _) => {
@@ -144,6 +147,19 @@ impl Wire {
     /// For the front: whether the driver gave up on the head under way.
     pub(super) fn head_expired(&self) -> bool {
         self.lock().head_expired
+    }
+
+    /// For the front: there is nothing to read, and whether a request may begin next. Tells whether the driver gave
+    /// up on the head under way.
+    pub(super) fn read_dry(&self, between_requests: bool) -> bool {
+        let mut state = self.lock();
+        state.signals.between_requests = between_requests;
+        state.head_expired
+    }
+
+    /// For the front: the write side is being shut, and no other request will come.
+    pub(super) fn closes(&self) {
+        self.lock().signals.between_requests = false;
     }
 
     /// For the front: the last head asked for an upgrade.
@@ -194,6 +210,22 @@ mod tests {
         wire.refuse(3, Violation::Field);
         assert_eq!((wire.refusal_of(2), wire.refusal_of(3)), (None, Some(Violation::Field)));
         assert_eq!(wire.refusal_of(4), Some(Violation::Desynchronised));
+    }
+
+    #[test]
+    fn a_connection_is_between_requests_until_bytes_pass_or_it_closes() {
+        let wire = Wire::default();
+        assert!(!wire.signals().between_requests, "nothing has been read");
+        for ends in [Wire::closes, |wire: &Wire| wire.progress(1, false, false)] {
+            assert!(!wire.read_dry(true) && wire.signals().between_requests);
+            ends(&wire);
+            assert!(!wire.signals().between_requests);
+        }
+        wire.read_dry(true);
+        wire.read_dry(false);
+        assert!(!wire.signals().between_requests);
+        wire.expire_head();
+        assert!(wire.read_dry(false), "the front is told as well");
     }
 
     #[test]

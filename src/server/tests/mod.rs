@@ -8,4 +8,5 @@ mod http1;
 mod http2;
 mod interim;
 mod limits;
+mod park;
 mod support;

@@ -131,7 +131,7 @@ impl Server {
 }
 
 /// The handler: behaves by path.
-struct Told(Arc<Shared>);
+pub(super) struct Told(Arc<Shared>);
 
 type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
