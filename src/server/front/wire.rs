@@ -1,32 +1,38 @@
 //! What the byte side and the request side of one connection tell each other.
 //!
 //! The two sides run in one task, yet the byte side has to be `Send`, because hyper hands it over as such
-//! when a connection is upgraded. Hence a mutex that nobody ever waits for.
+//! when a connection is upgraded. Hence atomics, all of them relaxed: on one thread they are plain memory. Only
+//! where a request to leave HTTP waits for its answer, there is a mutex, which nobody ever waits for.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::task::{Context, Waker};
 
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
 use super::Violation;
 
 /// Shared by the front of a connection, its service and its driver.
-#[derive(Debug, Default)]
-pub(in crate::server) struct Wire(Mutex<State>);
-
-#[derive(Debug, Default)]
-struct State {
-    signals: Signals,
+#[derive(Debug)]
+pub(in crate::server) struct Wire {
+    begun: Instant,
+    head_since: Moment,
+    write_blocked_since: Moment,
+    lingering_since: Moment,
+    abusive: AtomicBool,
+    between_requests: AtomicBool,
     /// Request heads that hyper was given, the stand-in among them.
-    heads: u64,
-    in_body: bool,
-    refusal: Option<(u64, Violation)>,
-    body_violation: Option<Violation>,
-    head_expired: bool,
-    upgrade: Upgrade,
+    heads: AtomicU64,
+    in_body: AtomicBool,
+    refusal: OnceLock<(u64, Violation)>,
+    body_violation: OnceLock<Violation>,
+    head_expired: AtomicBool,
+    upgrade: AtomicU8,
     /// The last call whose answer is known, and whether that was 101.
-    answered: (u64, bool),
-    reader: Option<Waker>,
+    answered: AtomicU64,
+    switching: AtomicBool,
+    reader: Mutex<Option<Waker>>,
 }
 
 /// What the driver watches. Instants say since when.
@@ -45,53 +51,86 @@ pub(in crate::server) struct Signals {
 }
 
 /// Where a request to leave HTTP stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub(super) enum Upgrade {
     /// There is none, or it was answered with anything but 101.
-    #[default]
     Declined,
     Awaited,
     /// The answer was 101: the bytes are no longer HTTP.
     Granted,
 }
 
-impl State {
-    /// Settles the upgrade that the last head asked for, if that head is answered.
-    fn decide(&mut self) {
-        let (call, switching) = self.answered;
-        if self.upgrade == Upgrade::Awaited && call == self.heads {
-            self.upgrade = if switching { Upgrade::Granted } else { Upgrade::Declined };
-            if let Some(reader) = self.reader.take() {
-                reader.wake();
-            }
+/// A time, or none.
+#[derive(Debug, Default)]
+struct Moment(AtomicU64);
+
+impl Moment {
+    /// Notes the time now, on a clock that began at `begun`.
+    fn begin(&self, begun: Instant) {
+        let nanoseconds = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX - 1);
+        self.0.store(nanoseconds + 1, Relaxed);
+    }
+
+    fn clear(&self) {
+        self.0.store(0, Relaxed);
+    }
+
+    fn is_some(&self) -> bool {
+        self.0.load(Relaxed) != 0
+    }
+
+    fn get(&self, begun: Instant) -> Option<Instant> {
+        Some(begun + Duration::from_nanos(self.0.load(Relaxed).checked_sub(1)?))
+    }
+}
+
+impl Default for Wire {
+    fn default() -> Self {
+        Self {
+            begun: Instant::now(),
+            head_since: Moment::default(),
+            write_blocked_since: Moment::default(),
+            lingering_since: Moment::default(),
+            abusive: AtomicBool::new(false),
+            between_requests: AtomicBool::new(false),
+            heads: AtomicU64::new(0),
+            in_body: AtomicBool::new(false),
+            refusal: OnceLock::new(),
+            body_violation: OnceLock::new(),
+            head_expired: AtomicBool::new(false),
+            upgrade: AtomicU8::new(Upgrade::Declined as u8),
+            answered: AtomicU64::new(0),
+            switching: AtomicBool::new(false),
+            reader: Mutex::new(None),
         }
     }
 }
 
 impl Wire {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// For the driver.
     pub(in crate::server) fn signals(&self) -> Signals {
-        self.lock().signals
+        Signals {
+            head_since: self.head_since.get(self.begun),
+            write_blocked_since: self.write_blocked_since.get(self.begun),
+            lingering_since: self.lingering_since.get(self.begun),
+            abusive: self.abusive.load(Relaxed),
+            between_requests: self.between_requests.load(Relaxed),
+        }
     }
 
     /// For the driver: the head that is under way took too long. The front refuses it when next polled.
     pub(in crate::server) fn expire_head(&self) {
-        let mut state = self.lock();
-        state.head_expired = true;
-        state.signals.head_since = None;
+        self.head_expired.store(true, Relaxed);
+        self.head_since.clear();
     }
 
     /// For the service, at its `call`th call (from 1): whether this call stands for a refused head. A call
     /// without a head is one that hyper found and the front did not.
     pub(in crate::server) fn refusal_of(&self, call: u64) -> Option<Violation> {
-        let state = self.lock();
-        match state.refusal {
-            _ if call > state.heads => Some(Violation::Desynchronised),
-            Some((at, violation)) if at == call => Some(violation),
+        match self.refusal.get() {
+            _ if call > self.heads.load(Relaxed) => Some(Violation::Desynchronised),
+            Some((at, violation)) if *at == call => Some(*violation),
             _ => None,
         }
     }
@@ -99,100 +138,116 @@ impl Wire {
     /// For the service: the answer of the `call`th call is known. Decides an upgrade that it asked for, and
     /// tells whether the client was still sending the body of that very request.
     pub(in crate::server) fn answered(&self, call: u64, switching: bool) -> bool {
-        let mut state = self.lock();
-        state.answered = (call, switching);
-        state.decide();
-        call == state.heads && state.in_body
+        self.answered.store(call, Relaxed);
+        self.switching.store(switching, Relaxed);
+        self.decide();
+        call == self.heads.load(Relaxed) && self.in_body.load(Relaxed)
     }
 
     /// For the handler: what was wrong with the body that is being received, once it broke.
     pub(in crate::server) fn body_violation(&self) -> Option<Violation> {
-        self.lock().body_violation
+        self.body_violation.get().copied()
     }
 
     /// For the front: where the machine stands after some bytes.
     pub(super) fn progress(&self, heads: u64, in_body: bool, head_unfinished: bool) {
-        let mut state = self.lock();
-        if state.heads != heads {
+        if self.heads.load(Relaxed) != heads {
             // The head that was timed is complete; what is unfinished now is the next one.
-            state.signals.head_since = None;
-            state.head_expired = false;
+            self.head_since.clear();
+            self.head_expired.store(false, Relaxed);
         }
-        state.heads = heads;
-        state.in_body = in_body;
-        state.signals.between_requests = false;
-        match (head_unfinished, state.signals.head_since) {
-            (true, None) if !state.head_expired => state.signals.head_since = Some(Instant::now()),
-            (false, _) => {
-                state.signals.head_since = None;
-                state.head_expired = false;
-            }
-            (true, _) => {}
+        self.heads.store(heads, Relaxed);
+        self.in_body.store(in_body, Relaxed);
+        self.between_requests.store(false, Relaxed);
+        if !head_unfinished {
+            self.head_since.clear();
+            self.head_expired.store(false, Relaxed);
+        } else if !self.head_since.is_some() && !self.head_expired.load(Relaxed) {
+            self.head_since.begin(self.begun);
         }
     }
 
-    /// For the front: hyper gets a stand-in as its `at`th request.
+    /// For the front: hyper gets a stand-in as its `at`th request. Nothing is read after it.
     pub(super) fn refuse(&self, at: u64, violation: Violation) {
-        let mut state = self.lock();
-        state.heads = at;
-        state.refusal = Some((at, violation));
-        state.signals.head_since = None;
+        self.heads.store(at, Relaxed);
+        // The first refusal is the only one.
+        let _ = self.refusal.set((at, violation));
+        self.head_since.clear();
     }
 
-    /// For the front: the body under way is broken.
+    /// For the front: the body under way is broken. Nothing is read after it.
     pub(super) fn refuse_body(&self, violation: Violation) {
-        self.lock().body_violation = Some(violation);
+        // The first one is the only one.
+        let _ = self.body_violation.set(violation);
     }
 
     /// For the front: whether the driver gave up on the head under way.
     pub(super) fn head_expired(&self) -> bool {
-        self.lock().head_expired
+        self.head_expired.load(Relaxed)
     }
 
     /// For the front: there is nothing to read, and whether a request may begin next. Tells whether the driver gave
     /// up on the head under way.
     pub(super) fn read_dry(&self, between_requests: bool) -> bool {
-        let mut state = self.lock();
-        state.signals.between_requests = between_requests;
-        state.head_expired
+        self.between_requests.store(between_requests, Relaxed);
+        self.head_expired()
     }
 
     /// For the front: the write side is being shut, and no other request will come.
     pub(super) fn closes(&self) {
-        self.lock().signals.between_requests = false;
+        self.between_requests.store(false, Relaxed);
     }
 
     /// For the front: the last head asked for an upgrade.
     pub(super) fn await_upgrade(&self) {
-        let mut state = self.lock();
-        state.upgrade = Upgrade::Awaited;
-        state.decide();
+        self.upgrade.store(Upgrade::Awaited as u8, Relaxed);
+        self.decide();
     }
 
     /// For the front: how the upgrade stands. While it is awaited, the decision wakes the task of `cx`.
     pub(super) fn upgrade(&self, cx: &Context<'_>) -> Upgrade {
-        let mut state = self.lock();
-        if state.upgrade == Upgrade::Awaited {
-            state.reader = Some(cx.waker().clone());
+        match self.upgrade.load(Relaxed) {
+            stands if stands == Upgrade::Awaited as u8 => {
+                *self.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
+                Upgrade::Awaited
+            }
+            stands if stands == Upgrade::Granted as u8 => Upgrade::Granted,
+            _ => Upgrade::Declined,
         }
-        state.upgrade
+    }
+
+    /// Settles the upgrade that the last head asked for, if that head is answered.
+    fn decide(&self) {
+        let awaited = self.upgrade.load(Relaxed) == Upgrade::Awaited as u8;
+        if awaited && self.answered.load(Relaxed) == self.heads.load(Relaxed) {
+            let stands = if self.switching.load(Relaxed) { Upgrade::Granted } else { Upgrade::Declined };
+            self.upgrade.store(stands as u8, Relaxed);
+            if let Some(reader) = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                reader.wake();
+            }
+        }
     }
 
     /// For the front: writing stalls, or goes on.
     pub(super) fn write_blocked(&self, blocked: bool) {
-        self.lock().signals.write_blocked_since = blocked.then(Instant::now);
+        if blocked {
+            self.write_blocked_since.begin(self.begun);
+        } else {
+            self.write_blocked_since.clear();
+        }
     }
 
     /// For the front: only discarding is left to do.
     pub(super) fn lingers(&self) {
-        let mut state = self.lock();
-        state.signals.write_blocked_since = None;
-        state.signals.lingering_since.get_or_insert_with(Instant::now);
+        self.write_blocked_since.clear();
+        if !self.lingering_since.is_some() {
+            self.lingering_since.begin(self.begun);
+        }
     }
 
     /// For the front: HTTP/2 frames that say nothing are too many.
     pub(super) fn abusive(&self) {
-        self.lock().signals.abusive = true;
+        self.abusive.store(true, Relaxed);
     }
 }
 
