@@ -26,6 +26,7 @@ mod it {
     mod interim;
     mod limits;
     mod login;
+    mod memory;
     mod original;
     mod outcomes;
     mod paths;

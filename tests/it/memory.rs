@@ -1,0 +1,164 @@
+//! Memory that does not grow with what is carried: bodies of any size, and connections that only wait.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use crate::support::client::{Raw, connect};
+use crate::support::soon;
+use crate::support::stage::{HOST, Stage};
+
+/// Bytes of one large body.
+const LARGE: u64 = 64 << 20;
+const PIECE: usize = 64 << 10;
+
+/// What the process may grow by while it carries one.
+const FLAT: u64 = 16 << 20;
+
+/// What a connection may take that has been answered and waits.
+const IDLE_CONNECTION: u64 = 20 << 10;
+
+type Body = UnsyncBoxBody<Bytes, std::convert::Infallible>;
+
+/// A body of `LARGE` bytes that counts what has been asked of it.
+fn large(sent: Arc<AtomicU64>) -> Body {
+    let piece = Bytes::from(vec![b'x'; PIECE]);
+    let pieces = futures_util::stream::unfold((), move |()| {
+        let more = sent.fetch_add(PIECE as u64, Ordering::Relaxed) < LARGE;
+        let piece = more.then(|| (Ok(Frame::data(piece.clone())), ()));
+        async move { piece }
+    });
+    StreamBody::new(pieces).boxed_unsync()
+}
+
+/// Waits until a sender is held up: nothing more has been asked of its body for a while. How much was.
+async fn held_up(sent: &AtomicU64) -> u64 {
+    let mut before = 0;
+    loop {
+        let now = sent.load(Ordering::Relaxed);
+        if now > 0 && now == before {
+            return now;
+        }
+        before = now;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+async fn read(mut body: Incoming) -> u64 {
+    let mut total = 0;
+    while let Some(frame) = body.frame().await {
+        total += frame.unwrap().into_data().map_or(0, |data| data.len() as u64);
+    }
+    total
+}
+
+/// The application: takes nothing of an upload until its client is held up, and says then how much it got; sends a
+/// large body otherwise.
+async fn application(port: u16, sent: Arc<AtomicU64>) {
+    let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    while let Ok((stream, _)) = listener.accept().await {
+        let sent = sent.clone();
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            let sent = sent.clone();
+            async move {
+                if request.method() == "GET" {
+                    return Ok::<_, std::convert::Infallible>(Response::new(large(sent)));
+                }
+                let ahead = held_up(&sent).await;
+                let total = read(request.into_body()).await;
+                Ok(Response::new(Full::from(format!("{total}, {}", ahead < LARGE / 2)).boxed_unsync()))
+            }
+        });
+        tokio::spawn(
+            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
+        );
+    }
+}
+
+/// Sends one request over a connection of its own.
+async fn ask(stage: &Stage, http2: bool, request: http::request::Builder, body: Body) -> Response<Incoming> {
+    let alpn: &[u8] = if http2 { b"h2" } else { b"http/1.1" };
+    let io = TokioIo::new(connect(stage.port, Some(HOST), &[alpn]).await.unwrap());
+    if http2 {
+        let request = request.uri(stage.url("/public/large")).body(body).unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        tokio::spawn(connection);
+        return sender.send_request(request).await.unwrap();
+    }
+    let request = request.uri("/public/large").header("host", format!("{HOST}:{}", stage.port));
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+    tokio::spawn(connection);
+    sender.send_request(request.body(body).unwrap()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_body_of_any_size_is_carried_in_flat_memory_however_slow_its_reader_is() {
+    let stage = Stage::with(|plan| plan.app_is_up = false).await;
+    let sent = Arc::new(AtomicU64::new(0));
+    tokio::spawn(application(stage.app.port, sent.clone()));
+    let before = stage.proxy.memory();
+    stage.proxy.forget_peak();
+    for http2 in [false, true] {
+        for upload in [false, true] {
+            sent.store(0, Ordering::Relaxed);
+            let request = Request::builder().method(if upload { "POST" } else { "GET" });
+            let body = if upload { large(sent.clone()) } else { Body::default() };
+            let what = format!("a large body, HTTP/2: {http2}, upload: {upload}");
+            let exchange = async {
+                let response = ask(&stage, http2, request, body).await;
+                assert_eq!(response.status(), StatusCode::OK);
+                if upload {
+                    let got = response.into_body().collect().await.unwrap().to_bytes();
+                    assert_eq!(got, format!("{LARGE}, true"), "and not taken before anybody read it");
+                    return;
+                }
+                let ahead = held_up(&sent).await;
+                assert!(ahead < LARGE / 2, "{ahead} bytes were taken for a client that takes none");
+                assert_eq!(read(response.into_body()).await, LARGE);
+            };
+            soon(&what, exchange).await;
+            let grown = stage.proxy.peak_memory().saturating_sub(before);
+            assert!(grown < FLAT, "{what}: {grown} bytes");
+        }
+    }
+}
+
+/// Connections that have each been answered once, so many at a time.
+async fn answered(stage: &Stage, count: usize) -> Vec<Raw> {
+    let mut connections = Vec::new();
+    for _ in 0..count {
+        let mut raw = Raw::connect(stage.port, HOST).await;
+        raw.send(format!("GET /public/ HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+        raw.answer().await.unwrap().expect(200);
+        connections.push(raw);
+    }
+    connections
+}
+
+#[tokio::test]
+async fn a_connection_that_waits_takes_little_memory_and_no_time() {
+    let stage = Stage::with(|plan| plan.limit("idleTimeout", json!("60s"))).await;
+    let _first = answered(&stage, 100).await;
+    // Until they are parked.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = stage.proxy.memory();
+    let count = 500;
+    let _held = answered(&stage, count).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let each = stage.proxy.memory().saturating_sub(before) / count as u64;
+    assert!(each <= IDLE_CONNECTION, "{each} bytes for each connection");
+    let before = stage.proxy.processor_time();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let used = stage.proxy.processor_time() - before;
+    assert!(used < Duration::from_millis(200), "{used:?} in a second in which nothing happens");
+}
