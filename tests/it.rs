@@ -26,6 +26,7 @@ mod it {
     mod interim;
     mod limits;
     mod login;
+    mod matrix;
     mod original;
     mod outcomes;
     mod paths;
