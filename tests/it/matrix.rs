@@ -37,7 +37,7 @@ async fn column(scheme: &str) {
     let cookie = stage.logged_in_at("/app/document").await.cookies(HOST);
     let column = Column { stage, origin, has_tunnels: !scheme.starts_with("h2") };
     for http2 in [false, true] {
-        let client = Client { port: column.stage.port, host: HOST, cookie: cookie.clone(), http2 };
+        let client = Client::new(column.stage.port, HOST, &cookie, http2);
         let cell = |kind: &str| eprintln!("{} -> {scheme}: {kind}", if http2 { "h2" } else { "h1" });
         cell("plain");
         plain(&client).await;
@@ -47,6 +47,7 @@ async fn column(scheme: &str) {
         breaks(&column.origin, &client).await;
         cell("tunnels");
         tunnels(&column, &client).await;
+        client.gone().await;
     }
 }
 
@@ -176,10 +177,10 @@ async fn breaks(origin: &Origin, client: &Client) {
 
 async fn tunnels(column: &Column, client: &Client) {
     // RFC 8441 answers with 200; other protocols than WebSocket have only the Upgrade of HTTP/1.1.
-    let opened = if client.http2 { 200 } else { 101 };
+    let opened = if client.is_http2() { 200 } else { 101 };
     for protocol in ["websocket", "echo/1"] {
         let (status, head, mut tunnel) = client.tunnel("/app/tunnel", protocol, "early ").await;
-        let wanted = match (protocol, client.http2, column.has_tunnels) {
+        let wanted = match (protocol, client.is_http2(), column.has_tunnels) {
             ("websocket", _, true) | (_, false, true) => opened,
             ("websocket", ..) | (_, true, _) => 501,
             // To an application that speaks HTTP/2 there is nothing to upgrade: the request is like any other.

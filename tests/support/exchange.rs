@@ -1,6 +1,7 @@
 //! One client for both versions of HTTP, by TLS: exchanges whose parts a test sends and reads one by one, and tunnels.
 
 use std::io;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -13,6 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::task::JoinSet;
 use tokio_rustls::client::TlsStream;
 
 use super::client::{Pairs, connect};
@@ -22,10 +24,11 @@ use super::soon;
 /// Somebody who is logged in, and the version of HTTP that they speak.
 #[derive(Clone, Debug)]
 pub struct Client {
-    pub port: u16,
-    pub host: &'static str,
-    pub cookie: String,
-    pub http2: bool,
+    port: u16,
+    host: &'static str,
+    cookie: String,
+    http2: bool,
+    connections: Arc<Mutex<JoinSet<()>>>,
 }
 
 enum Sender {
@@ -34,6 +37,26 @@ enum Sender {
 }
 
 impl Client {
+    /// One for a port of loopback.
+    pub fn new(port: u16, host: &'static str, cookie: &str, http2: bool) -> Self {
+        Self { port, host, cookie: cookie.to_owned(), http2, connections: Arc::default() }
+    }
+
+    /// Whether it speaks HTTP/2.
+    pub fn is_http2(&self) -> bool {
+        self.http2
+    }
+
+    /// Waits until none of its connections is left that could keep the proxy from ending.
+    pub async fn gone(self) {
+        let connections = std::mem::take(&mut *self.connections.lock().unwrap());
+        soon("the end of all connections", connections.join_all()).await;
+    }
+
+    fn drive(&self, connection: impl Future + Send + 'static) {
+        self.connections.lock().unwrap().spawn(async move { drop(connection.await) });
+    }
+
     /// One exchange on a connection of its own, up to the head of the answer. When this or the answer is dropped, the
     /// client is gone.
     pub async fn send(
@@ -59,11 +82,11 @@ impl Client {
         let io = TokioIo::new(self.connect().await);
         if self.http2 {
             let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
-            tokio::spawn(connection);
+            self.drive(connection);
             return Sender::Http2(sender);
         }
         let (sender, connection) = http1::handshake(io).await.unwrap();
-        tokio::spawn(connection);
+        self.drive(connection);
         Sender::Http1(sender)
     }
 
@@ -109,7 +132,7 @@ impl Client {
     /// RFC 8441, which wants the server's SETTINGS first: they come before the answer to another request.
     async fn connect_tunnel(&self, path: &str, protocol: &str, early: &str) -> (u16, HeaderMap, Tunnel) {
         let (mut sender, connection) = h2::client::handshake(self.connect().await).await.unwrap();
-        tokio::spawn(connection);
+        self.drive(connection);
         let uri = |path| format!("https://{}:{}{path}", self.host, self.port);
         let (first, _) = sender.send_request(Request::get(uri("/")).body(()).unwrap(), true).unwrap();
         soon("the SETTINGS", first).await.unwrap();
