@@ -30,7 +30,8 @@ def outcome(call, messages):
     return {
         "messages": heard,
         "code": code or call.code().name,
-        "details": call.details(),
+        # What the client itself decided, its library words as it likes.
+        "details": None if code in ("CANCELLED", "DEADLINE_EXCEEDED") else call.details(),
         "head": pairs(call.initial_metadata()),
         "trailers": pairs(call.trailing_metadata()),
     }
