@@ -4,7 +4,7 @@
 CARGO ?= cargo
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: test tools format lint docs unit deploy e2e guard conformance bench bench-full bench-idle clean
+.PHONY: test tools format lint docs unit deploy e2e guard apps conformance bench bench-full bench-idle clean
 
 test: tools format lint docs unit deploy e2e guard
 
@@ -28,6 +28,13 @@ deploy: unit
 
 e2e: unit
 	cd tests/e2e && npm test
+
+# JupyterLab, Streamlit and grpcio behind the proxy, after a login in Chromium. Not part of `make test`: about 700 MB
+# of packages from PyPI, pinned by tests/apps/requirements.txt, go into .tools/apps.
+apps: tools
+	$(CARGO) build
+	tests/apps/tools.sh
+	cd tests/apps && node --test --test-concurrency=1 --test-timeout=120000 --test-reporter=spec
 
 # Wants Go besides: h2spec is installed through the Go module proxy. `make test` has its cases as raw frames.
 conformance:

@@ -26,6 +26,7 @@ mod it {
     mod interim;
     mod limits;
     mod login;
+    mod matrix;
     mod memory;
     mod original;
     mod outcomes;

@@ -138,7 +138,7 @@ impl http_body::Body for Upload {
             let frame = Pin::new(&mut self.body).poll_frame(cx);
             if let Some(progress) = &self.progress {
                 progress.saw(&frame);
-                progress.complete.set(matches!(frame, Poll::Ready(None)) || self.body.is_end_stream());
+                progress.complete.set(is_last(&frame) || self.body.is_end_stream());
             }
             match (frame, &self.mapped) {
                 (Poll::Ready(Some(Ok(frame))), Some(mapped)) if frame.is_trailers() => {
@@ -158,6 +158,15 @@ impl http_body::Body for Upload {
     fn size_hint(&self) -> SizeHint {
         // Asked for before the first byte is taken only.
         self.body.size_hint()
+    }
+}
+
+/// Nobody need ask for what comes after trailers.
+fn is_last(frame: &Poll<Option<Result<Frame<Bytes>, BodyError>>>) -> bool {
+    match frame {
+        Poll::Ready(None) => true,
+        Poll::Ready(Some(Ok(frame))) => frame.is_trailers(),
+        _ => false,
     }
 }
 

@@ -163,7 +163,8 @@ impl PeerBody {
                 if let (Some(bytes), Some((flow, observer))) = (frame.data_ref(), &self.observer) {
                     flow.count(&**observer, bytes.len());
                 }
-                if self.incoming.is_end_stream() {
+                // Whoever writes trailers need not ask for what comes after them.
+                if frame.is_trailers() || self.incoming.is_end_stream() {
                     self.finish(End::Complete);
                 }
                 Some(Ok(without_forbidden(frame)))

@@ -2,9 +2,11 @@
 
 pub mod app;
 pub mod client;
+pub mod exchange;
 pub mod expect;
 pub mod grpc;
 pub mod idp;
+pub mod origin;
 pub mod ports;
 pub mod proxy;
 pub mod stage;

@@ -165,8 +165,8 @@ fn trailers_of_answers_cross() {
         let answer = "HTTP/1.1 200 OK\r\ntrailer: x-sum, set-cookie\r\ntransfer-encoding: chunked\r\n\r\n\
                       2\r\nok\r\n0\r\nx-sum: 7\r\nset-cookie: a=b\r\n\r\n";
         let (address, heads) = canned(answer).await;
-        let front1 = front(Protocol::Http1, forwarder(address)).await;
         for (te, trailers) in [("te: trailers\r\n", "x-sum: 7\r\n"), ("", "")] {
+            let front1 = front(Protocol::Http1, forwarder(address)).await;
             let (_, body) =
                 front1.raw(&format!("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{te}\r\n")).await;
             assert_eq!(String::from_utf8(body).unwrap(), format!("2\r\nok\r\n0\r\n{trailers}\r\n"));
@@ -175,6 +175,7 @@ fn trailers_of_answers_cross() {
                 told.contains("te: trailers\r\n") && told.contains("connection: te\r\n"),
                 !te.is_empty()
             );
+            assert_eq!(front1.tally.end().await, End::Complete);
         }
         let front2 = front(Protocol::Http2, forwarder(address)).await;
         let request = Request::builder().uri("http://a/").body(http_body_util::Full::default()).unwrap();
@@ -182,6 +183,7 @@ fn trailers_of_answers_cross() {
         let body = answer.into_body().collect().await.unwrap();
         let trailers = body.trailers().unwrap();
         assert_eq!((trailers.len(), trailers["x-sum"].as_bytes()), (1, &b"7"[..]));
+        assert_eq!(front2.tally.end().await, End::Complete);
     });
 }
 
