@@ -96,6 +96,43 @@ async fn it_is_not_parked_while_anything_is_under_way() {
     }
 }
 
+/// The answer is out, and yet hyper has a body to hand on, or still reads what nobody wants.
+#[tokio::test]
+async fn it_is_not_parked_while_there_is_something_to_read() {
+    let server = Server::start(limits()).await;
+    let mut stream = server.connect(b"http/1.1").await;
+    // hyper hands on one piece at a time.
+    let upload = "POST /later HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let pieces = "3\r\nhel\r\n1\r\nl\r\n1\r\no\r\n0\r\n\r\n";
+    stream.write_all(format!("{upload}{pieces}").as_bytes()).await.unwrap();
+    answer(&mut stream).await;
+    tokio::time::sleep(PARK_AFTER * 2).await;
+    server.shared.release.notify_one();
+    stream.write_all(INFO.as_bytes()).await.unwrap();
+    let info = answer(&mut stream).await;
+    assert!(info.contains(&parks(0)), "{info}");
+    let whole = "later Some(b\"hello\")".to_owned();
+    within(async {
+        while !server.shared.seen.lock().unwrap().contains(&whole) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    server.shared.seen();
+
+    let mut stream = server.connect(b"http/1.1").await;
+    stream.write_all(b"POST /unread HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999\r\n\r\n").await.unwrap();
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    // The goodbye does not wait for the client to end, and its bytes are no request.
+    for _ in 0..4 {
+        tokio::time::sleep(PARK_AFTER / 2).await;
+        writer.write_all(GET.repeat(100).as_bytes()).await.unwrap();
+    }
+    let answers = read_all(&mut reader).await;
+    assert_eq!(statuses(&answers), [200], "{answers}");
+    assert_eq!(server.shared.seen(), ["POST /unread"]);
+}
+
 #[tokio::test]
 async fn what_comes_after_is_dealt_with_as_on_a_new_connection() {
     let server = Server::start(limits()).await;
