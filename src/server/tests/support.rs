@@ -166,6 +166,16 @@ impl Handler for Told {
                     response
                 }
             },
+            // Answers before it looks at the body, which it does when told to.
+            "/later" => {
+                let shared = self.0.clone();
+                tokio::task::spawn_local(async move {
+                    shared.release.notified().await;
+                    let body = request.into_body().collect().await.map(|body| body.to_bytes());
+                    shared.seen.lock().unwrap().push(format!("later {:?}", body.ok()));
+                });
+                Response::new(full("ok"))
+            }
             "/hold" => {
                 self.0.release.notified().await;
                 Response::new(full("released"))
