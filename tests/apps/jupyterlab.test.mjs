@@ -73,6 +73,8 @@ test('a terminal answers on its WebSocket', async () => {
 test('a notebook on the page computes', async () => {
   const { page } = stage;
   await page.click('.jp-LauncherCard[data-category="Notebook"]');
+  // A cell that is run before there is a kernel is not run.
+  await page.waitForSelector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', { state: 'attached' });
   await page.click('.jp-Notebook .cm-content');
   await page.keyboard.type('6*7');
   await page.keyboard.press('Shift+Enter');
