@@ -77,12 +77,11 @@ test('a notebook on the page computes', async () => {
   await page.keyboard.type('6*7');
   // The page ignores a cell that is run while it still gets to know the kernel, also without a proxy.
   await until('the result', async () => {
-    await page.click('.jp-Notebook .jp-Cell:first-child .cm-content');
+    await page.locator('.jp-Notebook .cm-content').first().click();
     await page.keyboard.press('Shift+Enter');
     const shown = () => document.querySelector('.jp-Notebook .jp-OutputArea-executeResult')?.innerText.includes('42');
     return page.waitForFunction(shown, undefined, { timeout: 5_000 });
   }, 60_000);
-});
 });
 
 test('the checks of the application and of the proxy stand', async () => {
