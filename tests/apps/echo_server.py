@@ -42,7 +42,8 @@ def fail_late(_request, context):
 
 def sleep(_request, context):
     ended = threading.Event()
-    context.add_callback(ended.set)
+    if not context.add_callback(ended.set):
+        ended.set()
     left = context.time_remaining()
     ended.wait(30)
     print(f"gone, deadline {'none' if left is None or left > 1e6 else 'known'}", flush=True)

@@ -200,12 +200,14 @@ async fn tunnels(column: &Column, client: &Client) {
     }
 }
 
-/// The answer is ours, and the record says what to do.
+/// The answer is ours. Of a WebSocket, the record says what the operator can do about it.
 async fn refused(column: &Column, head: &HeaderMap, protocol: &str) {
     assert!(!head.contains_key("x-app"), "{head:?}");
     let record = column.stage.proxy.record(head["x-request-id"].to_str().unwrap()).await;
-    let detail = if protocol == "websocket" { "WebSocket needs HTTP/1.1" } else { "" };
-    assert!(record["detail"].as_str().unwrap_or_default().contains(detail), "{record}");
+    assert_eq!(record["status"], 501, "{record}");
+    if protocol == "websocket" {
+        assert!(record["detail"].as_str().unwrap().contains("WebSocket needs HTTP/1.1"), "{record}");
+    }
 }
 
 fn none() -> Body {
