@@ -173,6 +173,8 @@ fn cookie_size(service: &Service, oidc: &oidc::Config) -> Finding {
             token_expires_at: clock.now(),
             acr: None,
             auth_time: None,
+            grant: None,
+            id_token: None,
         };
         let session = Session::new(login, clock.now()).ok()?;
         let cookies =

@@ -27,6 +27,10 @@ pub(super) struct Known {
     pub(super) held: Held,
     /// The mapped claims.
     pub(super) identity: Identity,
+    /// When it is to be refreshed, if it can be.
+    due_at: Option<UnixTime>,
+    /// Its newest revision, for those who still come with this one.
+    successor: RefCell<Option<Rc<Known>>>,
     renewal: RefCell<Option<Renewal>>,
     /// The generation of ended sessions among which this one was last looked for.
     looked_for: Cell<u64>,
@@ -41,14 +45,16 @@ struct Renewal {
 }
 
 impl Known {
-    fn new(session: Session, service: &Service) -> Self {
+    fn new(session: Session, service: &Service, party: &RelyingParty) -> Self {
         let tags = TagSet::from_claims(&session.claims);
         let (identity, _dropped) = Identity::from_claims(&session.claims, &service.mappings);
         Self {
             subject: session.subject.as_str().into(),
             held: service.policy.bind(&tags),
             identity,
+            due_at: party.sessions.due_at(&session),
             session,
+            successor: RefCell::new(None),
             renewal: RefCell::new(None),
             looked_for: Cell::new(0),
         }
@@ -60,6 +66,29 @@ impl Known {
             held: &self.held,
             acr: self.session.acr.as_deref(),
             auth_time: self.session.auth_time,
+        }
+    }
+
+    /// Whether it is time to refresh the session.
+    pub(super) fn is_due(&self, now: UnixTime) -> bool {
+        self.due_at.is_some_and(|due| now >= due)
+    }
+
+    /// The same for a newer revision of the session.
+    pub(super) fn succeeded_by(
+        &self,
+        newer: &Session,
+        service: &Service,
+        party: &RelyingParty,
+    ) -> Rc<Known> {
+        let mut successor = self.successor.borrow_mut();
+        match &*successor {
+            Some(known) if known.session.revision == newer.revision => known.clone(),
+            _ => {
+                let known = Rc::new(Known::new(newer.clone(), service, party));
+                *successor = Some(known.clone());
+                known
+            }
         }
     }
 
@@ -93,7 +122,7 @@ impl Known {
         }
     }
 
-    fn has_ended(&self, party: &RelyingParty) -> bool {
+    pub(super) fn has_ended(&self, party: &RelyingParty) -> bool {
         let generation = party.ended.generation();
         if self.looked_for.get() == generation {
             return false;
@@ -113,6 +142,8 @@ pub(super) struct Presented {
     pub(super) known: Rc<Known>,
     /// The request's Cookie field without ours.
     pub(super) cookie: CookieHeader,
+    /// The request came with an older revision, and the answer carries the newest.
+    pub(super) outdated: bool,
 }
 
 /// The sessions that one worker has opened lately. Bounds are asked again at every request.
@@ -159,7 +190,7 @@ impl Callers {
             }
             None => {
                 let known = self.open(service, party, headers, most_bytes / 2)?;
-                let presented = Presented { known, cookie: service.own_cookies.strip(headers).into() };
+                let presented = Presented { known, cookie: service.own_cookies.strip(headers).into(), outdated: false };
                 self.0.borrow_mut().by_fields.put(&fields, presented.clone(), most_bytes / 2);
                 presented
             }
@@ -188,7 +219,7 @@ impl Callers {
         if !session.keeps(&party.needed_claims) {
             return Err(Absent::ClaimsNotKept);
         }
-        let known = Rc::new(Known::new(session, service));
+        let known = Rc::new(Known::new(session, service, party));
         self.0.borrow_mut().by_cookie.put(&key, known.clone(), most_bytes);
         Ok(known)
     }

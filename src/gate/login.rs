@@ -18,7 +18,7 @@ use crate::clock::UnixTime;
 use crate::oidc::{self, Begin, CallbackError, CallbackParameters, Identity, Transaction};
 use crate::path::NormalPath;
 use crate::policy::{Caller, Decision};
-use crate::session::{Absent, NewSession, Purpose, Session, SessionError, TransactionId};
+use crate::session::{Absent, Grant, NewSession, Purpose, Session, SessionError, TransactionId};
 use crate::telemetry::{DropReason, Event, Level, LoginResult};
 use crate::web::Body;
 
@@ -237,6 +237,14 @@ impl Worker {
             token_expires_at: identity.id_token_expires_at,
             acr: identity.acr.as_deref(),
             auth_time: identity.auth_time,
+            grant: identity.grant.as_ref().map(|grant| Grant {
+                refresh_token: grant.refresh_token.clone(),
+                nonce: identity.nonce.clone(),
+                received_at: grant.received_at,
+                expires_at: grant.expires_at,
+                from_user_info: identity.from_user_info.clone(),
+            }),
+            id_token: party.kept_id_token(identity.id_token.clone()),
         };
         let sealed = Session::new(login, self.clock.now()).map_err(SessionError::from).and_then(|session| {
             self.tell_unmapped(arrived, &session, entry);

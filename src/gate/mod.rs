@@ -13,6 +13,7 @@ mod forwarded;
 mod host;
 mod login;
 mod navigation;
+mod refresh;
 mod reject;
 mod service;
 
@@ -44,6 +45,7 @@ use crate::telemetry::{Journal, Log, Metrics, RequestCounters, RequestIds};
 use crate::web::Body;
 use crate::web::respond::Reply;
 
+pub use self::refresh::Refreshes;
 pub use self::service::{CALLBACK_PATH, Ended, RESERVED_PATHS, Redeemed, RelyingParty, Service};
 
 /// How requests come in on a listener.

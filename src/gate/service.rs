@@ -12,10 +12,12 @@ use ipnet::IpNet;
 use lru::LruCache;
 use url::Url;
 
+use super::refresh::Refreshes;
 use crate::oidc::Provider;
 use crate::path::{self, NormalPath};
 use crate::policy::Policy;
 use crate::proxy;
+use crate::secret::Secret;
 use crate::session::{LoginCookies, OwnCookies, Sealer, SessionId, Sessions, TransactionId};
 
 /// One service, assembled.
@@ -126,6 +128,18 @@ pub struct RelyingParty {
     pub redeemed: Redeemed,
     /// Sessions that were logged out.
     pub ended: Ended,
+    /// Sessions that are being refreshed.
+    pub refreshes: Refreshes,
+    /// Whether ID tokens of any size may be kept for the logout: where sessions are not in cookies.
+    pub keeps_large_id_tokens: bool,
+}
+
+impl RelyingParty {
+    /// The ID token, if it is to be kept: where the provider has a logout that takes it as a hint.
+    pub(super) fn kept_id_token(&self, text: Secret<String>) -> Option<Secret<String>> {
+        let fits = self.keeps_large_id_tokens || text.expose().len() <= MAX_HINT_BYTES;
+        (fits && self.provider.offers_logout()).then_some(text)
+    }
 }
 
 /// Login transactions whose code has been sent to the provider. A transaction is one-time although it lives in
@@ -204,6 +218,8 @@ pub const RESERVED_PATHS: [&str; 6] = {
     let [backchannel, frontchannel, jwks] = LATER_PATHS;
     [LOGIN_PATH, LOGOUT_PATH, SESSION_PATH, backchannel, frontchannel, jwks]
 };
+/// Longest ID token that is kept in a cookie.
+const MAX_HINT_BYTES: usize = 2048;
 /// Longest return target in bytes.
 const MAX_RETURN_BYTES: usize = 2048;
 /// Ended sessions that are remembered: about 6 MiB when full. Only who is logged in can add to them.

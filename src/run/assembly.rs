@@ -11,7 +11,7 @@ use super::events::provider_events;
 use super::{Options, StartError};
 use crate::clock::Clock;
 use crate::config::{self, Authorization, Config};
-use crate::gate::{self, Ended, Entrance, Redeemed, RelyingParty};
+use crate::gate::{self, Ended, Entrance, Redeemed, Refreshes, RelyingParty};
 use crate::oidc::Provider;
 use crate::proxy::Connector;
 use crate::server::{self, Kind};
@@ -88,6 +88,13 @@ impl Assembly<'_> {
             needed_claims: oidc.needed_claims.clone(),
             redeemed: Redeemed::new(),
             ended: Ended::default(),
+            refreshes: Refreshes::new(
+                Handle::current(),
+                self.clock.clone(),
+                self.options.log.clone(),
+                self.metrics.clone(),
+            ),
+            keeps_large_id_tokens: false,
         })
     }
 

@@ -45,6 +45,7 @@ fn config() -> Config {
         idle_timeout: HOUR,
         max_lifetime: 12 * HOUR,
         bound_to_token: false,
+        refresh_before: MINUTE,
     }
 }
 
@@ -79,6 +80,8 @@ fn login(claims: &Claims) -> Session {
         token_expires_at: START.plus(HOUR),
         acr: Some("urn:mfa"),
         auth_time: Some(START.minus(MINUTE)),
+        grant: None,
+        id_token: None,
     };
     Session::new(login, START).unwrap()
 }
