@@ -12,6 +12,7 @@ mod forward;
 mod forwarded;
 mod host;
 mod login;
+mod logout;
 mod navigation;
 mod refresh;
 mod reject;
@@ -46,7 +47,9 @@ use crate::web::Body;
 use crate::web::respond::Reply;
 
 pub use self::refresh::Refreshes;
-pub use self::service::{CALLBACK_PATH, Ended, RESERVED_PATHS, Redeemed, RelyingParty, Service};
+pub use self::service::{
+    CALLBACK_PATH, KnownProviderSessions, RESERVED_PATHS, Redeemed, RelyingParty, Service,
+};
 
 /// How requests come in on a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

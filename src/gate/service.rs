@@ -81,7 +81,7 @@ impl Service {
     }
 
     fn is_own_endpoint(&self, path: &str) -> bool {
-        [LOGIN_PATH, LOGOUT_PATH, SESSION_PATH].contains(&path)
+        RESERVED_PATHS.contains(&path)
             || self.relying_party.as_ref().is_some_and(|party| party.callback_path == path)
     }
 
@@ -130,6 +130,13 @@ pub struct RelyingParty {
     pub ended: Ended,
     /// Sessions that are being refreshed.
     pub refreshes: Refreshes,
+    /// Logout tokens that were taken already.
+    pub replays: Replays,
+    /// Whether the provider may end sessions by a frame in the browser.
+    pub front_channel_logout: bool,
+    /// The provider's sessions (`sid`) that sessions here came from, for front-channel logouts, which prove nothing:
+    /// only what is known can be ended.
+    pub provider_sessions: KnownProviderSessions,
     /// Whether ID tokens of any size may be kept for the logout: where sessions are not in cookies.
     pub keeps_large_id_tokens: bool,
 }
@@ -163,6 +170,25 @@ impl Redeemed {
 impl Default for Redeemed {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// The latest provider sessions that sessions here came from.
+#[derive(Debug, Default)]
+pub struct KnownProviderSessions(Mutex<Option<LruCache<String, ()>>>);
+
+impl KnownProviderSessions {
+    /// Notes the provider session of a session that was just made or opened.
+    pub(super) fn note(&self, session: &Session) {
+        let Some(sid) = &session.sid else { return };
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get_or_insert_with(|| LruCache::new(MAX_PROVIDER_SESSIONS)).put(sid.clone(), ());
+    }
+
+    /// Whether a session here came from this one.
+    pub(super) fn contains(&self, sid: &str) -> bool {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.as_ref().is_some_and(|known| known.contains(sid))
     }
 }
 
@@ -208,16 +234,21 @@ pub(super) const LOGIN_PATH: &str = "/aporeto/oidc/login";
 pub(super) const LOGOUT_PATH: &str = "/aporeto/oidc/logout";
 /// Tells about a session.
 pub(super) const SESSION_PATH: &str = "/aporeto/oidc/session";
-/// Paths of later versions, which no application may be asked to serve meanwhile.
-pub(super) const LATER_PATHS: [&str; 3] =
-    ["/aporeto/oidc/backchannel-logout", "/aporeto/oidc/frontchannel-logout", "/aporeto/oidc/jwks"];
+/// Where the provider tells that sessions are over.
+pub(super) const BACKCHANNEL_PATH: &str = "/aporeto/oidc/backchannel-logout";
+/// Where the provider tells it by a frame in the browser, if the configuration wants that.
+pub(super) const FRONTCHANNEL_PATH: &str = "/aporeto/oidc/frontchannel-logout";
+/// Paths that are ours and answer nothing (yet): no application may be asked to serve them.
+pub(super) const LATER_PATHS: [&str; 2] = [FRONTCHANNEL_PATH, "/aporeto/oidc/jwks"];
 /// The path of the callback unless the callback URL has another.
 pub const CALLBACK_PATH: &str = "/aporeto/oidc/callback";
 /// Paths that Portcullis answers itself, beside the callback's, on every service that has a login.
 pub const RESERVED_PATHS: [&str; 6] = {
-    let [backchannel, frontchannel, jwks] = LATER_PATHS;
-    [LOGIN_PATH, LOGOUT_PATH, SESSION_PATH, backchannel, frontchannel, jwks]
+    let [frontchannel, jwks] = LATER_PATHS;
+    [LOGIN_PATH, LOGOUT_PATH, SESSION_PATH, BACKCHANNEL_PATH, frontchannel, jwks]
 };
+/// Provider sessions that are remembered: some 20 MiB when full. Only logins can add to them.
+const MAX_PROVIDER_SESSIONS: NonZeroUsize = NonZeroUsize::new(100_000).unwrap();
 /// Longest ID token that is kept in a cookie.
 const MAX_HINT_BYTES: usize = 2048;
 /// Longest return target in bytes.
