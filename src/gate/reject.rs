@@ -220,6 +220,9 @@ fn provider(reply: &Reply<'_>, error: &oidc::Error, login: &str) -> Response<Bod
         | oidc::Error::TokenEndpoint(_)
         | oidc::Error::Keys(_)
         | oidc::Error::UserInfo(_)
+        | oidc::Error::Paused(_)
+        | oidc::Error::Busy
+        | oidc::Error::TooSlow
         | oidc::Error::Stopping => {
             reply.provider_unavailable(login, error.retry_after().unwrap_or(oidc::RETRY_AFTER))
         }

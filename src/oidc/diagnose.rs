@@ -126,15 +126,8 @@ impl Provider {
     /// A code that never was: a provider that knows the client says `invalid_grant`, any other does not.
     async fn credentials_finding(&self, metadata: &Metadata) -> Finding {
         let secret = self.credentials.secret();
-        let tried = flow::exchange(
-            &self.config,
-            metadata,
-            secret.as_deref(),
-            &self.outbound,
-            BOGUS_CODE.to_owned(),
-            BOGUS_VERIFIER.to_owned(),
-        );
-        match tried.await {
+        let caller = self.caller(metadata, secret.as_deref());
+        match caller.exchange(BOGUS_CODE.to_owned(), BOGUS_VERIFIER.to_owned()).await {
             Err(Error::Refused(Refusal::Code { .. })) => {
                 ok("the token endpoint accepts OIDCClientID and OIDCClientSecret".to_owned())
             }
