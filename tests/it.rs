@@ -31,6 +31,7 @@ mod it {
     mod original;
     mod outcomes;
     mod paths;
+    mod refresh;
     mod reload;
     mod rp_answers;
     mod rp_basic;

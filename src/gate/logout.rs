@@ -25,8 +25,7 @@ use super::reject::Refusal;
 use super::service::{LOGOUT_PATH, RelyingParty, Service};
 use crate::clock::UnixTime;
 use crate::oidc::{EndSession, LogoutToken, LogoutTokenError};
-use crate::server::Violation;
-use crate::session::{Absent, Purpose, Revocation, Session, Why};
+use crate::session::{Absent, Entry as Ending, Purpose, Session, Why};
 use crate::telemetry::{Event, Level};
 use crate::web::Body;
 
@@ -90,7 +89,7 @@ impl Worker {
         }
         entry.cookies.extend(party.sessions.clear(&parts.headers));
         let Some(known) = known else { return Ok(self.reply(arrived, entry).logged_out()) };
-        party.revocations.end(Revocation::Session(known.session.id), Why::Logout).await;
+        party.revocations.end(Ending::Session(known.session.id), Why::Logout).await;
         self.metrics.session_revoked();
         let event = Event::new("logout", Level::Info).service(&service.name).request(entry.id);
         let event = event.subject(&known.session.subject).session(known.session.id.to_string());
@@ -119,7 +118,7 @@ impl Worker {
         let (parts, body) = request.into_parts();
         let token = match self.form(&parts.headers, body, MAX_LOGOUT_FORM_BYTES).await {
             Ok(form) => sole_value(&form, "logout_token"),
-            Err(Unread::TooLarge) => return Err(Refusal::Malformed(Violation::BodyTooLarge)),
+            Err(Unread::TooLarge) => return Err(Refusal::BodyTooLarge),
             Err(Unread::NoForm) => None,
         };
         let Some(token) = token else {
@@ -138,7 +137,7 @@ impl Worker {
             return Ok(self.refuse_logout_token(arrived, entry, "a logout token with this jti was taken already"));
         }
         entry.subject = token.subject.as_deref().map(Into::into);
-        self.end_at_providers_word(arrived, party, entry, token).await;
+        self.end_at_providers_word(arrived, party, entry, &token).await;
         Ok(self.reply(arrived, entry).acknowledged())
     }
 
@@ -147,19 +146,16 @@ impl Worker {
         arrived: &Arrived<'_>,
         party: &RelyingParty,
         entry: &Entry,
-        token: LogoutToken,
+        token: &LogoutToken,
     ) {
-        let issuer = party.provider.issuer().to_owned();
-        let (revocation, which) = match (token.sid, token.subject) {
-            (Some(sid), _) => (Revocation::ProviderSession { issuer, sid }, "the session of this sid"),
-            (None, Some(subject)) => {
-                let until = self.clock.now_millis();
-                (Revocation::Subject { issuer, subject, until }, "all sessions of this subject")
-            }
+        let issuer = party.provider.issuer();
+        let (ending, which) = match (&token.sid, &token.subject) {
+            (Some(sid), _) => (Ending::ProviderSession { issuer, sid }, "the session of this sid"),
+            (None, Some(subject)) => (Ending::Subject { issuer, subject }, "all sessions of this subject"),
             // A verified logout token has one of both.
             (None, None) => return,
         };
-        party.revocations.end(revocation, Why::BackChannel).await;
+        party.revocations.end(ending, Why::BackChannel).await;
         self.metrics.session_revoked();
         let event = Event::new("backchannel-logout", Level::Info).request(entry.id).message(which);
         let event = event.service(&arrived.local.service.name);
@@ -189,10 +185,8 @@ impl Worker {
             (Some(issuer), Some(sid))
                 if issuer == party.provider.issuer() && party.provider_sessions.contains(&sid) =>
             {
-                party
-                    .revocations
-                    .end(Revocation::ProviderSession { issuer, sid }, Why::FrontChannel)
-                    .await;
+                let ending = Ending::ProviderSession { issuer: &issuer, sid: &sid };
+                party.revocations.end(ending, Why::FrontChannel).await;
                 self.metrics.session_revoked();
                 let event = Event::new("frontchannel-logout", Level::Info).request(entry.id);
                 self.journal.log().event(event.service(&arrived.local.service.name));

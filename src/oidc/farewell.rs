@@ -62,6 +62,11 @@ impl Provider {
         Some(url)
     }
 
+    /// Whether the provider has a logout of its own, as far as is known.
+    pub fn offers_logout(&self) -> bool {
+        self.known_metadata().is_some_and(|metadata| metadata.end_session_endpoint.is_some())
+    }
+
     /// Tells the provider, in the background, that this refresh token will not be used again. One try: a token
     /// that can't be given back expires by itself. Nothing if the provider offers no revocation.
     pub fn revoke(self: &Arc<Self>, refresh_token: Secret<String>) {

@@ -152,6 +152,11 @@ impl Provider {
         &self.config.issuer
     }
 
+    /// The origin of its pages: scheme, host and port of the issuer (RFC 6454 section 6.2).
+    pub fn origin(&self) -> String {
+        self.issuer.origin().ascii_serialization()
+    }
+
     /// Begins a login: where to send the browser, and what to keep of it. Waits at most 5 s for a provider
     /// that is not known yet or has been silent for a while, together with everyone else who waits.
     pub async fn begin(self: &Arc<Self>, begin: Begin) -> Result<(Url, Transaction), Error> {

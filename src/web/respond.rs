@@ -95,8 +95,8 @@ impl Reply<'_> {
         let state = State {
             subject: session.subject,
             issuer: session.issuer,
-            expires_at: rfc3339(session.expires_at),
-            idle_expires_at: rfc3339(session.idle_expires_at),
+            expires_at: session.expires_at.to_string(),
+            idle_expires_at: session.idle_expires_at.to_string(),
         };
         match serde_json::to_string(&state) {
             Ok(json) => self.text(StatusCode::OK, "application/json", json),
@@ -318,12 +318,6 @@ impl Reply<'_> {
         }
         response
     }
-}
-
-fn rfc3339(time: UnixTime) -> String {
-    let seconds = i64::try_from(time.0).unwrap_or(i64::MAX);
-    let moment = OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    moment.format(&Rfc3339).unwrap_or_default()
 }
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
