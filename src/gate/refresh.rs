@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::service::{RelyingParty, Service};
 use crate::clock::Clock;
 use crate::oidc;
-use crate::session::{Grant, Session, SessionId};
+use crate::session::{Entry as Ending, Grant, Session, SessionId, Why};
 use crate::telemetry::{Event, Level, Log, Metrics, RefreshResult};
 
 /// The refreshes of one service, under way and done lately. Shared by all workers.
@@ -164,7 +164,7 @@ impl Refreshes {
                     changed => event.message(format!("changed claims: {}", changed.join(", "))),
                 };
                 self.tell(service, base, event);
-                let ended = party.ended.contains(&session.id);
+                let ended = party.revocations.ended(&session).is_some();
                 if let (true, Some(grant)) = (ended, &session.grant) {
                     // Logged out meanwhile: nobody may be left with the token that came after.
                     party.provider.revoke(grant.refresh_token.clone());
@@ -180,7 +180,7 @@ impl Refreshes {
                 self.tell(service, base, event.message(format!("{reason}; the session is over")));
                 // An old copy that is refused says nothing about the session that came after it.
                 if self.known(base).is_none() {
-                    party.ended.end(base.id);
+                    party.revocations.end(Ending::Session(base.id), Why::Refused).await;
                     self.metrics.session_revoked();
                 }
             }
