@@ -15,6 +15,7 @@ use crate::policy::{Caller, Held};
 use crate::proxy::{CookieHeader, Identity};
 use crate::session::{Absent, Session};
 use crate::tag::TagSet;
+use crate::web::lifeline::Lifeline;
 
 /// Somebody who is logged in, with everything that requests need ready made.
 #[derive(Debug)]
@@ -27,6 +28,10 @@ pub(super) struct Known {
     pub(super) held: Held,
     /// The mapped claims.
     pub(super) identity: Identity,
+    /// What its streams on this worker hang on.
+    pub(super) lifeline: Rc<Lifeline>,
+    /// Whether those who look for the end of streams know it.
+    pub(super) is_listed: Cell<bool>,
     renewal: RefCell<Option<Renewal>>,
     /// The generation of ended sessions among which this one was last looked for.
     looked_for: Cell<u64>,
@@ -49,6 +54,8 @@ impl Known {
             held: service.policy.bind(&tags),
             identity,
             session,
+            lifeline: Rc::default(),
+            is_listed: Cell::new(false),
             renewal: RefCell::new(None),
             looked_for: Cell::new(0),
         }
@@ -93,7 +100,8 @@ impl Known {
         }
     }
 
-    fn has_ended(&self, party: &RelyingParty) -> bool {
+    /// Whether the session has been ended.
+    pub(super) fn has_ended(&self, party: &RelyingParty) -> bool {
         let generation = party.ended.generation();
         if self.looked_for.get() == generation {
             return false;
