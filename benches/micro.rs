@@ -167,6 +167,7 @@ fn header_rewrite(bencher: Bencher<'_, '_>) {
             private: true,
             observer: None,
             ends_at: None,
+            lifeline: None,
             inform: None,
         };
         rules.apply(&mut headers, &terms);

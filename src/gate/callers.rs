@@ -15,6 +15,7 @@ use crate::policy::{Caller, Held};
 use crate::proxy::{CookieHeader, Identity};
 use crate::session::{Absent, Session};
 use crate::tag::TagSet;
+use crate::web::lifeline::Lifeline;
 
 /// Somebody who is logged in, with everything that requests need ready made.
 #[derive(Debug)]
@@ -31,6 +32,10 @@ pub(super) struct Known {
     due_at: Option<UnixTime>,
     /// Its newest revision, for those who still come with this one.
     successor: RefCell<Option<Rc<Known>>>,
+    /// What its streams on this worker hang on.
+    pub(super) lifeline: Rc<Lifeline>,
+    /// Whether those who look for the end of streams know it.
+    pub(super) is_listed: Cell<bool>,
     renewal: RefCell<Option<Renewal>>,
     /// The generation of ended sessions among which this one was last looked for.
     looked_for: Cell<u64>,
@@ -55,6 +60,8 @@ impl Known {
             due_at: party.sessions.due_at(&session),
             session,
             successor: RefCell::new(None),
+            lifeline: Rc::default(),
+            is_listed: Cell::new(false),
             renewal: RefCell::new(None),
             looked_for: Cell::new(0),
         }
@@ -122,6 +129,7 @@ impl Known {
         }
     }
 
+    /// Whether the session has been ended.
     pub(super) fn has_ended(&self, party: &RelyingParty) -> bool {
         let generation = party.ended.generation();
         if self.looked_for.get() == generation {

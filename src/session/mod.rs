@@ -7,6 +7,7 @@
 //! A session is a text sealed for one service, host, issuer and client. Nothing is stored here, so whatever
 //! the browser sends is judged by what it says and by the clock, at every request.
 
+mod activity;
 mod cookie;
 mod key_file;
 mod keys;
@@ -19,10 +20,12 @@ mod seal;
 mod tests;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
 
+use self::activity::Activity;
 use crate::clock::{Clock, UnixTime};
 
 pub use cookie::{CookieName, CookieNameError};
@@ -54,12 +57,13 @@ pub struct Sessions {
     config: Config,
     sealer: Sealer,
     clock: Clock,
+    activity: Arc<Activity>,
 }
 
 impl Sessions {
     /// Sessions sealed by `sealer`, whose bounds are judged by `clock`.
     pub fn new(config: Config, sealer: Sealer, clock: Clock) -> Self {
-        Self { config, sealer, clock }
+        Self { config, sealer, clock, activity: Arc::default() }
     }
 
     /// The session in a request's cookies, or why there is none.
@@ -149,10 +153,25 @@ impl Sessions {
         if self.ends_with_token(session) && now >= session.token_expires_at {
             return Err(Absent::TokenExpired);
         }
-        if now.since(session.sealed_at) >= self.config.idle_timeout {
+        let is_idle = |last_used| now.since(last_used) >= self.config.idle_timeout;
+        if is_idle(session.sealed_at) && is_idle(self.last_used(session)) {
             return Err(Absent::IdleTimeout);
         }
         Ok(())
+    }
+
+    /// Notes that the session is in use although no request says so. Its next request may come later for that, with
+    /// a cookie that would be too old.
+    pub fn note_use(&self, session: &Session) {
+        self.activity.note(session.id, self.clock.now());
+    }
+
+    /// When the session was last used, by what its cookie says and by what was noted in this process.
+    fn last_used(&self, session: &Session) -> UnixTime {
+        let latest = self.clock.now().plus(MAX_CLOCK_DIFFERENCE);
+        // What was noted by a clock that was wrong prolongs nothing.
+        let noted = self.activity.last(session.id).filter(|noted| *noted <= latest);
+        noted.map_or(session.sealed_at, |noted| noted.max(session.sealed_at))
     }
 
     /// The Set-Cookie fields that delete every session cookie of this service that the request carries, with
@@ -179,7 +198,7 @@ impl Sessions {
 
     /// When the session ends if it is not sealed anew.
     pub fn idle_expires_at(&self, session: &Session) -> UnixTime {
-        session.sealed_at.plus(self.config.idle_timeout).min(self.expires_at(session))
+        self.last_used(session).plus(self.config.idle_timeout).min(self.expires_at(session))
     }
 }
 

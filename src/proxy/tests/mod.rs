@@ -161,6 +161,7 @@ fn terms() -> Terms<'static> {
         private: false,
         observer: None,
         ends_at: None,
+        lifeline: None,
     }
 }
 
