@@ -28,7 +28,7 @@ pub(super) struct Known {
     /// The mapped claims.
     pub(super) identity: Identity,
     renewal: RefCell<Option<Renewal>>,
-    /// The generation of ended sessions among which this one was last looked for.
+    /// The epoch of the revocations among which this session was last looked for.
     looked_for: Cell<u64>,
 }
 
@@ -93,16 +93,17 @@ impl Known {
         }
     }
 
-    fn has_ended(&self, party: &RelyingParty) -> bool {
-        let generation = party.ended.generation();
-        if self.looked_for.get() == generation {
-            return false;
+    fn check_revocations(&self, party: &RelyingParty) -> Result<(), Absent> {
+        // Read before the look: what is ended in between moves it on.
+        let epoch = party.revocations.epoch();
+        if self.looked_for.get() == epoch {
+            return Ok(());
         }
-        let ended = party.ended.contains(&self.session.id);
-        if !ended {
-            self.looked_for.set(generation);
+        if let Some(why) = party.revocations.ended(&self.session) {
+            return Err(Absent::LoggedOut(why));
         }
-        ended
+        self.looked_for.set(epoch);
+        Ok(())
     }
 }
 
@@ -164,9 +165,7 @@ impl Callers {
                 presented
             }
         };
-        if presented.known.has_ended(party) {
-            return Err(Absent::LoggedOut);
-        }
+        presented.known.check_revocations(party)?;
         Ok(presented)
     }
 

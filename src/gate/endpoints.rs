@@ -14,7 +14,7 @@ use super::navigation::{Navigation, only};
 use super::reject::Refusal;
 use super::service::{LOGIN_PATH, LOGOUT_PATH, RelyingParty, SESSION_PATH};
 use crate::clock::UnixTime;
-use crate::session::{Absent, Purpose};
+use crate::session::{Absent, Purpose, Why, revocation};
 use crate::telemetry::{DropReason, Event, Level};
 use crate::web::Body;
 use crate::web::respond::SessionState;
@@ -123,6 +123,7 @@ impl Worker {
             Ok(known) => {
                 entry.subject = Some(known.subject.clone());
                 Ok(self.reply(arrived, entry).session(&SessionState {
+                    session: &known.session.id.to_string(),
                     subject: &known.session.subject,
                     issuer: &known.session.issuer,
                     expires_at: party.sessions.expires_at(&known.session),
@@ -180,10 +181,10 @@ impl Worker {
             return Err(Refusal::ForgedLogout { logout: service.url(LOGOUT_PATH) });
         }
         if let Some(known) = &known {
-            party.ended.end(known.session.id);
-            self.metrics.session_revoked();
+            let session = &known.session;
+            party.revocations.end(revocation::Entry::Session(session.id), Why::Logout).await;
             let event = Event::new("logout", Level::Info).service(&service.name).request(entry.id);
-            self.journal.log().event(event.subject(&known.session.subject));
+            self.journal.log().event(event.subject(&session.subject).session(&session.id));
         }
         entry.cookies.extend(party.sessions.clear(&parts.headers));
         Ok(self.reply(arrived, entry).logged_out())

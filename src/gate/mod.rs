@@ -44,7 +44,7 @@ use crate::telemetry::{Journal, Log, Metrics, RequestCounters, RequestIds};
 use crate::web::Body;
 use crate::web::respond::Reply;
 
-pub use self::service::{CALLBACK_PATH, Ended, RESERVED_PATHS, Redeemed, RelyingParty, Service};
+pub use self::service::{CALLBACK_PATH, RESERVED_PATHS, Redeemed, RelyingParty, Service};
 
 /// How requests come in on a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
