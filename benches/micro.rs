@@ -124,6 +124,7 @@ fn signed_in(sessions: &Sessions, now: UnixTime) -> HeaderMap {
         sid: None,
         claims: &claims(),
         keep: &BTreeSet::from(["email", "email_verified", "groups"].map(str::to_owned)),
+        born: now.into(),
         token_expires_at: now.plus(Duration::from_secs(3600)),
         acr: None,
         auth_time: Some(now),

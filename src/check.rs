@@ -170,6 +170,7 @@ fn cookie_size(service: &Service, oidc: &oidc::Config) -> Finding {
             sid: None,
             claims: &Claims::new(),
             keep: &oidc.needed_claims,
+            born: clock.now_millis(),
             token_expires_at: clock.now(),
             acr: None,
             auth_time: None,

@@ -41,6 +41,20 @@ impl fmt::Display for UnixTime {
     }
 }
 
+/// Milliseconds since 1970-01-01T00:00:00Z: for what must be put in order within a second.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
+pub struct Millis(pub u64);
+
+impl From<UnixTime> for Millis {
+    /// The beginning of the second.
+    fn from(time: UnixTime) -> Self {
+        Self(time.0.saturating_mul(1000))
+    }
+}
+
 /// Tells the time. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Clock(Kind);
@@ -70,6 +84,17 @@ impl Clock {
                 UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
             }
             Kind::Manual(seconds) => UnixTime(seconds.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// The time now, in milliseconds. A clock set by hand stands at the beginning of its second.
+    pub fn now_millis(&self) -> Millis {
+        match &self.0 {
+            Kind::System => {
+                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+            }
+            Kind::Manual(_) => self.now().into(),
         }
     }
 }

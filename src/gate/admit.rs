@@ -202,9 +202,7 @@ impl Worker {
     ) -> Result<Presented, Absent> {
         let service = &arrived.local.service;
         let newest = party.refreshes.newest(service, party, &presented.known.session).await;
-        if presented.known.has_ended(party) {
-            return Err(Absent::LoggedOut);
-        }
+        presented.known.check_revocations(party)?;
         let Some(newest) = newest else { return Ok(presented) };
         party.sessions.check(&newest)?;
         entry.cookies.extend(party.sessions.seal(&newest, headers).unwrap_or_default());

@@ -37,7 +37,7 @@ pub(super) struct Known {
     /// Whether those who look for the end of streams know it.
     pub(super) is_listed: Cell<bool>,
     renewal: RefCell<Option<Renewal>>,
-    /// The generation of ended sessions among which this one was last looked for.
+    /// The epoch of the revocations among which this session was last looked for.
     looked_for: Cell<u64>,
 }
 
@@ -129,17 +129,18 @@ impl Known {
         }
     }
 
-    /// Whether the session has been ended.
-    pub(super) fn has_ended(&self, party: &RelyingParty) -> bool {
-        let generation = party.ended.generation();
-        if self.looked_for.get() == generation {
-            return false;
+    /// Whether the session has been ended, and why.
+    pub(super) fn check_revocations(&self, party: &RelyingParty) -> Result<(), Absent> {
+        // Read before the look: what is ended in between moves it on.
+        let epoch = party.revocations.epoch();
+        if self.looked_for.get() == epoch {
+            return Ok(());
         }
-        let ended = party.ended.contains(&self.session.id);
-        if !ended {
-            self.looked_for.set(generation);
+        if let Some(why) = party.revocations.ended(&self.session) {
+            return Err(Absent::LoggedOut(why));
         }
-        ended
+        self.looked_for.set(epoch);
+        Ok(())
     }
 }
 
@@ -203,9 +204,7 @@ impl Callers {
                 presented
             }
         };
-        if presented.known.has_ended(party) {
-            return Err(Absent::LoggedOut);
-        }
+        presented.known.check_revocations(party)?;
         Ok(presented)
     }
 
@@ -226,6 +225,9 @@ impl Callers {
         let session = party.sessions.open(headers)?;
         if !session.keeps(&party.needed_claims) {
             return Err(Absent::ClaimsNotKept);
+        }
+        if party.front_channel_logout {
+            party.provider_sessions.note(&session);
         }
         let known = Rc::new(Known::new(session, service, party));
         self.0.borrow_mut().by_cookie.put(&key, known.clone(), most_bytes);

@@ -14,7 +14,7 @@ use super::entry::Entry;
 use super::navigation::Navigation;
 use super::reject::Refusal;
 use super::service::{RelyingParty, Service};
-use crate::clock::UnixTime;
+use crate::clock::{Millis, UnixTime};
 use crate::oidc::{self, Begin, CallbackError, CallbackParameters, Identity, Transaction};
 use crate::path::NormalPath;
 use crate::policy::{Caller, Decision};
@@ -141,8 +141,12 @@ impl Worker {
         let login = service.login_url(&pending.target);
         // Whatever comes of it, this transaction is over.
         entry.cookies.push(party.login_cookies.clear(&id));
+        // Drawn before the provider is asked: what it ends meanwhile ends this session too.
+        let born = party.revocations.birth();
         match party.provider.finish(parameters, pending.transaction).await {
-            Ok(identity) => self.log_in(arrived, party, request.headers(), &identity, &pending.target, entry),
+            Ok(identity) => {
+                self.log_in(arrived, party, request.headers(), &identity, born, &pending.target, entry)
+            }
             Err(error) => Err(self.provider_failed(arrived, error, login, entry)),
         }
     }
@@ -224,6 +228,7 @@ impl Worker {
         party: &RelyingParty,
         headers: &HeaderMap,
         identity: &Identity,
+        born: Millis,
         target: &str,
         entry: &mut Entry,
     ) -> Result<Response<Body>, Refusal> {
@@ -234,6 +239,7 @@ impl Worker {
             sid: identity.sid.as_deref(),
             claims: &identity.claims,
             keep: &party.needed_claims,
+            born,
             token_expires_at: identity.id_token_expires_at,
             acr: identity.acr.as_deref(),
             auth_time: identity.auth_time,
@@ -248,10 +254,10 @@ impl Worker {
         };
         let sealed = Session::new(login, self.clock.now()).map_err(SessionError::from).and_then(|session| {
             self.tell_unmapped(arrived, &session, entry);
-            party.sessions.seal(&session, headers)
+            Ok((session.id, party.sessions.seal(&session, headers)?))
         });
-        let cookies = match sealed {
-            Ok(cookies) => cookies,
+        let (session, cookies) = match sealed {
+            Ok(sealed) => sealed,
             Err(error) => {
                 self.login_event(arrived, entry, LoginResult::refused, "provider", &error.to_string());
                 return Err(match error {
@@ -266,7 +272,8 @@ impl Worker {
             Event::new("login", Level::Info)
                 .service(&service.name)
                 .request(entry.id)
-                .subject(&identity.subject),
+                .subject(&identity.subject)
+                .session(&session),
         );
         let mut response = self.reply(arrived, entry).see_other(&service.url(&service.return_target(target)));
         append_cookies(response.headers_mut(), cookies);

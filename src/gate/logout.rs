@@ -25,7 +25,8 @@ use super::reject::Refusal;
 use super::service::{LOGOUT_PATH, RelyingParty, Service};
 use crate::clock::UnixTime;
 use crate::oidc::{EndSession, LogoutToken, LogoutTokenError};
-use crate::session::{Absent, Entry as Ending, Purpose, Session, Why};
+use crate::session::revocation::Entry as Ending;
+use crate::session::{Absent, Purpose, Session, Why};
 use crate::telemetry::{Event, Level};
 use crate::web::Body;
 
@@ -90,9 +91,8 @@ impl Worker {
         entry.cookies.extend(party.sessions.clear(&parts.headers));
         let Some(known) = known else { return Ok(self.reply(arrived, entry).logged_out()) };
         party.revocations.end(Ending::Session(known.session.id), Why::Logout).await;
-        self.metrics.session_revoked();
         let event = Event::new("logout", Level::Info).service(&service.name).request(entry.id);
-        let event = event.subject(&known.session.subject).session(known.session.id.to_string());
+        let event = event.subject(&known.session.subject).session(&known.session.id);
         self.journal.log().event(event);
         // The newest tokens, also if the browser has not got them yet.
         let newest = party.refreshes.known(&known.session);
@@ -156,7 +156,6 @@ impl Worker {
             (None, None) => return,
         };
         party.revocations.end(ending, Why::BackChannel).await;
-        self.metrics.session_revoked();
         let event = Event::new("backchannel-logout", Level::Info).request(entry.id).message(which);
         let event = event.service(&arrived.local.service.name);
         self.journal.log().event(match &entry.subject {
@@ -187,8 +186,7 @@ impl Worker {
             {
                 let ending = Ending::ProviderSession { issuer: &issuer, sid: &sid };
                 party.revocations.end(ending, Why::FrontChannel).await;
-                self.metrics.session_revoked();
-                let event = Event::new("frontchannel-logout", Level::Info).request(entry.id);
+                        let event = Event::new("frontchannel-logout", Level::Info).request(entry.id);
                 self.journal.log().event(event.service(&arrived.local.service.name));
             }
             _ => entry.detail = Some("ignored: not this issuer and a session of this service".to_owned()),

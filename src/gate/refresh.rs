@@ -21,7 +21,8 @@ use tokio::time::Instant;
 use super::service::{RelyingParty, Service};
 use crate::clock::Clock;
 use crate::oidc;
-use crate::session::{Entry as Ending, Grant, Session, SessionId, Why};
+use crate::session::revocation::Entry as Ending;
+use crate::session::{Grant, Session, SessionId, Why};
 use crate::telemetry::{Event, Level, Log, Metrics, RefreshResult};
 
 /// The refreshes of one service, under way and done lately. Shared by all workers.
@@ -181,7 +182,6 @@ impl Refreshes {
                 // An old copy that is refused says nothing about the session that came after it.
                 if self.known(base).is_none() {
                     party.revocations.end(Ending::Session(base.id), Why::Refused).await;
-                    self.metrics.session_revoked();
                 }
             }
         }

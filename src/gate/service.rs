@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::header::ORIGIN;
@@ -18,7 +17,10 @@ use crate::path::{self, NormalPath};
 use crate::policy::Policy;
 use crate::proxy;
 use crate::secret::Secret;
-use crate::session::{LoginCookies, OwnCookies, Sealer, SessionId, Sessions, TransactionId};
+use crate::session::revocation::Replays;
+use crate::session::{
+    LoginCookies, OwnCookies, Revocations, Sealer, Session, Sessions, TransactionId,
+};
 
 /// One service, assembled.
 #[derive(Debug)]
@@ -126,8 +128,9 @@ pub struct RelyingParty {
     pub needed_claims: BTreeSet<String>,
     /// Transactions whose code was redeemed.
     pub redeemed: Redeemed,
-    /// Sessions that were logged out.
-    pub ended: Ended,
+    /// Sessions that are over before their bounds. Deleting a cookie ends a session only in a browser that obeys:
+    /// a copy of it, or the answer to a slow request with a new seal, would bring it back.
+    pub revocations: Arc<Revocations>,
     /// Sessions that are being refreshed.
     pub refreshes: Refreshes,
     /// Logout tokens that were taken already.
@@ -192,36 +195,6 @@ impl KnownProviderSessions {
     }
 }
 
-/// Sessions that were logged out at this process. Deleting a cookie ends a session only in a browser that obeys:
-/// a copy of it, or the answer to a slow request with a new seal, would bring it back.
-#[derive(Debug, Default)]
-pub struct Ended {
-    /// How many have been ended: spares requests the lock while nobody else has logged out.
-    generation: AtomicU64,
-    ids: Mutex<Option<LruCache<SessionId, ()>>>,
-}
-
-impl Ended {
-    /// Ends a session. The latest [`MAX_ENDED`] are remembered, until the process ends.
-    pub(super) fn end(&self, id: SessionId) {
-        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
-        ids.get_or_insert_with(|| LruCache::new(MAX_ENDED)).put(id, ());
-        self.generation.fetch_add(1, Ordering::Release);
-    }
-
-    /// Changes whenever a session is ended. A session that was not among the ended ones at a generation need
-    /// not be looked for again at the same.
-    pub(super) fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
-    }
-
-    /// Whether a session was ended.
-    pub(super) fn contains(&self, id: &SessionId) -> bool {
-        let ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
-        ids.as_ref().is_some_and(|ids| ids.contains(id))
-    }
-}
-
 /// The one `Origin` of a request, if it has any; several, or one that can't be read, are nobody's.
 pub(super) fn origin(headers: &HeaderMap) -> Option<&str> {
     let origin = super::navigation::only(headers, ORIGIN)?;
@@ -253,7 +226,5 @@ const MAX_PROVIDER_SESSIONS: NonZeroUsize = NonZeroUsize::new(100_000).unwrap();
 const MAX_HINT_BYTES: usize = 2048;
 /// Longest return target in bytes.
 const MAX_RETURN_BYTES: usize = 2048;
-/// Ended sessions that are remembered: about 6 MiB when full. Only who is logged in can add to them.
-const MAX_ENDED: NonZeroUsize = NonZeroUsize::new(100_000).unwrap();
 /// Redeemed transactions that are remembered: about 4 MiB when full, and 100 logins a second for 10 minutes.
 const MAX_REDEEMED: NonZeroUsize = NonZeroUsize::new(60_000).unwrap();

@@ -42,7 +42,7 @@ impl Streams {
 
     fn list(&self, known: &Rc<Known>, party: &RelyingParty) {
         // What has happened between its admission and now is not looked for any more.
-        if known.has_ended(party) {
+        if known.check_revocations(party).is_err() {
             known.lifeline.cut();
         }
         let mut open = self.open.borrow_mut();
@@ -93,14 +93,14 @@ pub(super) async fn watch(local: Rc<LocalService>) {
 
 /// Changes when sessions have been ended.
 fn epoch(party: &RelyingParty) -> u64 {
-    party.ended.generation()
+    party.revocations.epoch()
 }
 
 /// Whether the session has been ended, or has come to its end. Idleness is no end here: bytes of a stream count as
 /// use, and a stream without any may be quiet by nature.
 fn is_over(known: &Known, party: &RelyingParty) -> bool {
     let bounds = party.sessions.check(&known.session);
-    known.has_ended(party) || bounds.is_err_and(|absent| absent != Absent::IdleTimeout)
+    known.check_revocations(party).is_err() || bounds.is_err_and(|absent| absent != Absent::IdleTimeout)
 }
 
 /// Whether a session still has streams. Tells of their movement while somebody knows of them.

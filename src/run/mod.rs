@@ -18,6 +18,7 @@ use crate::gate::{self, Gate};
 use crate::policy;
 use crate::secret::Source;
 use crate::server::{self, Lifecycle};
+use crate::session::revocation::DiskLedger;
 use crate::session::{KeyError, KeyRing};
 use crate::telemetry::{self, Event, Level, Log, Metrics, admin};
 use crate::tls;
@@ -109,12 +110,19 @@ impl Proxy {
         // Watches before anything is read: what changes in between is then seen at the first look.
         let watches = Watches::of(config);
         let keys = Arc::new(ArcSwap::from_pointee(KeyRing::load(&config.session_keys)?));
-        let assembly = Assembly { config, options, clock: &clock, keys: &keys, metrics: &metrics };
+        let ledger = config
+            .state_directory
+            .as_deref()
+            .map(|state| Arc::new(DiskLedger::new(state, clock.clone(), events::ledger_events(&log))));
+        let ledger = ledger.as_ref();
+        let assembly = Assembly { config, options, clock: &clock, keys: &keys, metrics: &metrics, ledger };
         let services = config
             .services
             .iter()
             .map(|service| assembly.service(service).map(Arc::new))
             .collect::<Result<Vec<_>, _>>()?;
+        // Before anything is served: what had been ended stays ended.
+        ledger.map_or(Ok(()), |ledger| ledger.start())?;
         let listeners = assembly.listeners()?;
         let bound = server::bind(listeners.iter().map(|listener| listener.server.clone()).collect())?;
         let admin = admin::Admin::bind(&admin_config(&config.admin))?;

@@ -4,8 +4,9 @@
 //! cookies of logins in progress. It does not know how a login happens, what a rule is, or which claims
 //! mean what: it is told the claims to keep and hands them back.
 //!
-//! A session is a text sealed for one service, host, issuer and client. Nothing is stored here, so whatever
-//! the browser sends is judged by what it says and by the clock, at every request.
+//! A session is a text sealed for one service, host, issuer and client. It is not stored here, so whatever
+//! the browser sends is judged by what it says, by the clock, and by what was ended ([`revocation`]), at every
+//! request.
 
 mod activity;
 mod cookie;
@@ -15,6 +16,7 @@ mod login;
 mod own;
 mod parts;
 mod payload;
+pub mod revocation;
 mod seal;
 #[cfg(test)]
 mod tests;
@@ -34,6 +36,7 @@ pub use keys::{KeyId, KeyMistake, KeyRing, MAX_KEYS};
 pub use login::{LOGIN_LIFETIME, LoginCookies, MAX_LOGINS, TransactionId};
 pub use own::{OwnCookies, Stripped};
 pub use payload::{Grant, NewSession, Session, SessionId};
+pub use revocation::{Revocations, Why};
 pub use seal::{Binding, MAX_PLAIN_BYTES, Purpose, SealError, Sealer};
 
 /// How the sessions of one service are named and how long they live.
@@ -231,9 +234,9 @@ pub enum Absent {
     /// The ID token that the session is bound to has expired.
     #[error("the ID token that the session is bound to has expired")]
     TokenExpired,
-    /// Logged out, and the cookie came all the same.
-    #[error("the session was logged out")]
-    LoggedOut,
+    /// Ended before its bounds, and the cookie came all the same.
+    #[error("{0}")]
+    LoggedOut(Why),
     /// The configuration now names claims that this session did not keep (see [`Session::keeps`]).
     #[error("the session lacks claims that the configuration now names")]
     ClaimsNotKept,

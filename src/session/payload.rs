@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::seal::SealError;
-use crate::clock::UnixTime;
+use crate::clock::{Millis, UnixTime};
 use crate::secret::Secret;
 use crate::tag::Claims;
 
@@ -35,6 +35,9 @@ pub struct Session {
     pub kept: BTreeSet<String>,
     /// When the login ended well.
     pub logged_in_at: UnixTime,
+    /// The same to the millisecond, in the order in which sessions are made and ended
+    /// ([`super::Revocations::birth`]).
+    pub born: Millis,
     /// When the session was last sealed, which is when it was last known to be in use.
     pub sealed_at: UnixTime,
     /// When the ID token expires (`exp`).
@@ -92,6 +95,8 @@ pub struct NewSession<'a> {
     pub claims: &'a Claims,
     /// The top-level claims to keep: those that rules and mappings name.
     pub keep: &'a BTreeSet<String>,
+    /// When its login came back from the provider ([`super::Revocations::birth`]).
+    pub born: Millis,
     /// `exp` of the ID token.
     pub token_expires_at: UnixTime,
     /// `acr` of the ID token.
@@ -116,6 +121,7 @@ impl Session {
             claims: claims.map(|(name, value)| (name.clone(), value.clone())).collect(),
             kept: login.keep.clone(),
             logged_in_at: now,
+            born: login.born,
             sealed_at: now,
             token_expires_at: login.token_expires_at,
             acr: login.acr.map(str::to_owned),
@@ -158,6 +164,7 @@ impl Session {
             claims: Cow::Borrowed(&self.claims),
             kept: Cow::Borrowed(&self.kept),
             logged_in_at: self.logged_in_at,
+            born: self.born,
             sealed_at,
             token_expires_at: self.token_expires_at,
             acr: self.acr.as_deref().map(Cow::Borrowed),
@@ -182,6 +189,8 @@ impl Session {
             claims: payload.claims.into_owned(),
             kept: payload.kept.into_owned(),
             logged_in_at: payload.logged_in_at,
+            // Sealed by a version without it: as early as it may have been, so that whatever ended then stays so.
+            born: if payload.born == Millis(0) { payload.logged_in_at.into() } else { payload.born },
             sealed_at: payload.sealed_at,
             token_expires_at: payload.token_expires_at,
             acr: payload.acr.map(Cow::into_owned),
@@ -206,7 +215,7 @@ impl fmt::Debug for Session {
 
 /// 128 random bits. Names a session in logs and revocations; whoever knows it has no session yet.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionId([u8; 16]);
+pub struct SessionId(pub(super) [u8; 16]);
 
 impl SessionId {
     fn new() -> Result<Self, SealError> {
@@ -215,7 +224,8 @@ impl SessionId {
         Ok(Self(bytes))
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// The inverse of its text.
+    pub fn parse(text: &str) -> Option<Self> {
         Some(Self(URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?))
     }
 }
@@ -252,6 +262,8 @@ struct Payload<'a> {
     kept: Cow<'a, BTreeSet<String>>,
     #[serde(rename = "l")]
     logged_in_at: UnixTime,
+    #[serde(rename = "b", default)]
+    born: Millis,
     #[serde(rename = "s")]
     sealed_at: UnixTime,
     #[serde(rename = "exp")]

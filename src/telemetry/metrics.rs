@@ -48,7 +48,11 @@ impl Metrics {
             "Reloads of a certificate, key or secret that failed; the old one stays",
             reload_failures.clone(),
         );
-        registry.register("sessions_revoked", "Sessions ended before their time", revoked.clone());
+        registry.register(
+            "sessions_revoked",
+            "Ends of sessions before their time: logouts, words of the provider, calls of the administrator",
+            revoked.clone(),
+        );
         registry.register_collector(Box::new(Dropped(log.clone())));
         registry.register_collector(Box::new(Observing(observed.to_vec())));
         registry.register(
@@ -89,7 +93,7 @@ impl Metrics {
         self.reload_failures.inc();
     }
 
-    /// Counts a session that was ended by its user.
+    /// Counts one word that ended one session or several before their time.
     pub fn session_revoked(&self) {
         self.revoked.inc();
     }

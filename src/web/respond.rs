@@ -11,8 +11,6 @@ use askama::Template as _;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use serde::Serialize;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use crate::clock::UnixTime;
 use crate::web::Body;
@@ -48,6 +46,8 @@ pub struct SessionState<'a> {
     pub subject: &'a str,
     /// The issuer that vouches for it.
     pub issuer: &'a str,
+    /// Its id, which names it in the log and to the administrator.
+    pub session: &'a str,
     /// When the session ends whatever happens.
     pub expires_at: UnixTime,
     /// When it ends if it is not used.
@@ -89,12 +89,14 @@ impl Reply<'_> {
         struct State<'a> {
             subject: &'a str,
             issuer: &'a str,
+            session: &'a str,
             expires_at: String,
             idle_expires_at: String,
         }
         let state = State {
             subject: session.subject,
             issuer: session.issuer,
+            session: session.session,
             expires_at: session.expires_at.to_string(),
             idle_expires_at: session.idle_expires_at.to_string(),
         };
