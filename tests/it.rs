@@ -26,6 +26,7 @@ mod it {
     mod interim;
     mod limits;
     mod login;
+    mod logout;
     mod matrix;
     mod memory;
     mod original;

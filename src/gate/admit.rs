@@ -185,7 +185,9 @@ impl Worker {
     /// Who sends this request, where that is asked at all.
     fn credentials(&self, arrived: &Arrived<'_>, headers: &HeaderMap) -> Result<Presented, Absent> {
         match &arrived.local.service.relying_party {
-            Some(party) if arrived.entrance != Entrance::PublicOnly => self.presented(arrived, party, headers),
+            Some(party) if arrived.entrance != Entrance::PublicOnly => {
+                self.presented(arrived, party, headers)
+            }
             _ => Err(Absent::NoCookie),
         }
     }
@@ -353,7 +355,8 @@ impl Worker {
             }
             _ => Why::Untold,
         };
-        let made_anew = known.and_then(|known| known.session.grant.as_ref().filter(|_| known.session.revision > 0));
+        let made_anew =
+            known.and_then(|known| known.session.grant.as_ref().filter(|_| known.session.revision > 0));
         let detail = match made_anew {
             Some(grant) => format!("{denial}; the tags are those of the refresh at {}", grant.received_at),
             None => denial.to_string(),

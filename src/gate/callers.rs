@@ -82,12 +82,7 @@ impl Known {
     }
 
     /// The same for a newer revision of the session.
-    pub(super) fn succeeded_by(
-        &self,
-        newer: &Session,
-        service: &Service,
-        party: &RelyingParty,
-    ) -> Rc<Known> {
+    pub(super) fn succeeded_by(&self, newer: &Session, service: &Service, party: &RelyingParty) -> Rc<Known> {
         let mut successor = self.successor.borrow_mut();
         match &*successor {
             Some(known) if known.session.revision == newer.revision => known.clone(),
@@ -199,7 +194,8 @@ impl Callers {
             }
             None => {
                 let known = self.open(service, party, headers, most_bytes / 2)?;
-                let presented = Presented { known, cookie: service.own_cookies.strip(headers).into(), outdated: false };
+                let presented =
+                    Presented { known, cookie: service.own_cookies.strip(headers).into(), outdated: false };
                 self.0.borrow_mut().by_fields.put(&fields, presented.clone(), most_bytes / 2);
                 presented
             }

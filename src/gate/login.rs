@@ -18,7 +18,8 @@ use crate::clock::{Millis, UnixTime};
 use crate::oidc::{self, Begin, CallbackError, CallbackParameters, Identity, Transaction};
 use crate::path::NormalPath;
 use crate::policy::{Caller, Decision};
-use crate::session::{Absent, Grant, NewSession, Purpose, Session, SessionError, TransactionId};
+use crate::session::revocation::Entry as Ending;
+use crate::session::{Absent, Grant, NewSession, Purpose, Session, SessionError, TransactionId, Why};
 use crate::telemetry::{DropReason, Event, Level, LoginResult};
 use crate::web::Body;
 
@@ -145,6 +146,7 @@ impl Worker {
         let born = party.revocations.birth();
         match party.provider.finish(parameters, pending.transaction).await {
             Ok(identity) => {
+                self.end_strangers_session(arrived, party, request.headers(), &identity).await;
                 self.log_in(arrived, party, request.headers(), &identity, born, &pending.target, entry)
             }
             Err(error) => Err(self.provider_failed(arrived, error, login, entry)),
@@ -219,6 +221,22 @@ impl Worker {
         entry.detail = Some("the login is unknown or too old; starting it again".to_owned());
         let wanted = Wanted::returning_to(service, target, MAX_ATTEMPTS, self.clock.now());
         self.redirect_to_provider(arrived, party, request.headers(), wanted, entry).await
+    }
+
+    /// Ends the session that the browser had until now, if it is somebody else's: whoever has a copy of its cookie, and
+    /// may have planted it here, is to be left with nothing.
+    async fn end_strangers_session(
+        &self,
+        arrived: &Arrived<'_>,
+        party: &RelyingParty,
+        headers: &HeaderMap,
+        identity: &Identity,
+    ) {
+        if let Ok(before) = self.caller(arrived, party, headers)
+            && before.session.subject != identity.subject
+        {
+            party.revocations.end(Ending::Session(before.session.id), Why::Replaced).await;
+        }
     }
 
     /// Makes the session of a login that ended well.

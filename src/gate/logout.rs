@@ -134,7 +134,11 @@ impl Worker {
             }
         };
         if !party.replays.first_time(&token.jti, token.expires_at) {
-            return Ok(self.refuse_logout_token(arrived, entry, "a logout token with this jti was taken already"));
+            return Ok(self.refuse_logout_token(
+                arrived,
+                entry,
+                "a logout token with this jti was taken already",
+            ));
         }
         entry.subject = token.subject.as_deref().map(Into::into);
         self.end_at_providers_word(arrived, party, entry, &token).await;
@@ -186,7 +190,7 @@ impl Worker {
             {
                 let ending = Ending::ProviderSession { issuer: &issuer, sid: &sid };
                 party.revocations.end(ending, Why::FrontChannel).await;
-                        let event = Event::new("frontchannel-logout", Level::Info).request(entry.id);
+                let event = Event::new("frontchannel-logout", Level::Info).request(entry.id);
                 self.journal.log().event(event.service(&arrived.local.service.name));
             }
             _ => entry.detail = Some("ignored: not this issuer and a session of this service".to_owned()),

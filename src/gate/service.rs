@@ -18,9 +18,7 @@ use crate::policy::Policy;
 use crate::proxy;
 use crate::secret::Secret;
 use crate::session::revocation::Replays;
-use crate::session::{
-    LoginCookies, OwnCookies, Revocations, Sealer, Session, Sessions, TransactionId,
-};
+use crate::session::{LoginCookies, OwnCookies, Revocations, Sealer, Session, Sessions, TransactionId};
 
 /// One service, assembled.
 #[derive(Debug)]

@@ -60,7 +60,15 @@ impl Metrics {
             "The running version",
             Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
         );
-        Self { registry: Arc::new(registry), requests, logins, refreshes, reload_failures, revoked, connections }
+        Self {
+            registry: Arc::new(registry),
+            requests,
+            logins,
+            refreshes,
+            reload_failures,
+            revoked,
+            connections,
+        }
     }
 
     /// Counters for one service on one worker.

@@ -64,7 +64,18 @@ impl Inside {
         served.await.expect("the proxy started");
         idp.wait_for(&Endpoint::Discovery, 1).await;
         let origin = format!("https://{HOST}:{port}");
-        Self { idp, app, port, admin, origin, clock: manual, log, stop: Some(stop), thread: Some(thread), _state: state }
+        Self {
+            idp,
+            app,
+            port,
+            admin,
+            origin,
+            clock: manual,
+            log,
+            stop: Some(stop),
+            thread: Some(thread),
+            _state: state,
+        }
     }
 
     /// Moves the clocks of the proxy and of the provider.
@@ -91,6 +102,19 @@ impl Inside {
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
+    /// The first line of this kind, which may still be on its way.
+    pub async fn line(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        let found = async {
+            loop {
+                if let Some(line) = self.log().into_iter().find(&is_it) {
+                    return line;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        super::soon(what, found).await
+    }
+
     /// The events of this name so far.
     pub fn events(&self, name: &str) -> Vec<Value> {
         self.log().into_iter().filter(|line| line["event"] == name).collect()
@@ -109,7 +133,8 @@ fn serve(
     let (log, writer) = Log::start(Format::Json, output);
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     control.block_on(async {
-        let proxy = Proxy::assemble(&config, &Options { log, explain_denials: false, clock }).expect("assembled");
+        let proxy =
+            Proxy::assemble(&config, &Options { log, explain_denials: false, clock }).expect("assembled");
         // Its ports are taken from here on; connections wait until the workers are up.
         serving.send(()).unwrap();
         let stop = async { drop(stopped.await) };

@@ -33,7 +33,8 @@ pub async fn answer(shared: &Shared, call: &Call) -> Response {
         Endpoint::UserInfo => behaviour.user_info_reply.clone(),
         Endpoint::Authorize | Endpoint::Revoke | Endpoint::EndSession | Endpoint::Other(_) => None,
     };
-    if let (Some("refresh_token"), Some(barrier)) = (find(&call.form, "grant_type"), &behaviour.refresh_barrier)
+    if let (Some("refresh_token"), Some(barrier)) =
+        (find(&call.form, "grant_type"), &behaviour.refresh_barrier)
     {
         barrier.acquire().await.unwrap().forget();
     }
