@@ -57,6 +57,15 @@ struct State {
     target: Option<String>,
 }
 
+/// A login that ended well.
+#[derive(Clone, Copy)]
+struct Finished<'a> {
+    identity: &'a Identity,
+    born: Millis,
+    /// Where its browser wanted to go.
+    target: &'a str,
+}
+
 /// What the login cookie holds, sealed.
 #[derive(Serialize, Deserialize)]
 struct Pending {
@@ -145,7 +154,8 @@ impl Worker {
         let born = party.revocations.birth();
         match party.provider.finish(parameters, pending.transaction).await {
             Ok(identity) => {
-                self.log_in(arrived, party, request.headers(), &identity, born, &pending.target, entry)
+                let finished = Finished { identity: &identity, born, target: &pending.target };
+                self.log_in(arrived, party, request.headers(), finished, entry)
             }
             Err(error) => Err(self.provider_failed(arrived, error, login, entry)),
         }
@@ -227,9 +237,7 @@ impl Worker {
         arrived: &Arrived<'_>,
         party: &RelyingParty,
         headers: &HeaderMap,
-        identity: &Identity,
-        born: Millis,
-        target: &str,
+        Finished { identity, born, target }: Finished<'_>,
         entry: &mut Entry,
     ) -> Result<Response<Body>, Refusal> {
         let service = &arrived.local.service;
