@@ -32,6 +32,7 @@ mod it {
     mod outcomes;
     mod paths;
     mod reload;
+    mod revocation;
     mod rp_answers;
     mod rp_basic;
     mod rp_config;
