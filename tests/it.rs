@@ -34,6 +34,7 @@ mod it {
     mod paths;
     mod refresh;
     mod reload;
+    mod revocation;
     mod rp_answers;
     mod rp_basic;
     mod rp_config;
