@@ -38,5 +38,6 @@ mod it {
     mod rp_tokens;
     mod session;
     mod shutdown;
+    mod streams;
     mod tunnels;
 }
