@@ -269,7 +269,9 @@ async fn tunnels_end_with_the_session() {
     assert_eq!(raw.answer().await.unwrap().status, 101);
     let mut rest = Vec::new();
     soon("the end", tunnel.read_to_end(&mut rest)).await.unwrap();
-    raw.rest().await;
+    assert_eq!(rest, b"\x88\x0f\x03\xf0session ended");
+    assert_eq!(raw.rest().await, b"", "not a WebSocket");
+    rest.clear();
     assert_eq!(client.handshake("/app/ws", &[("cookie", &cookie)]).await.status(), 401);
     // What everybody may see does not end with anybody's session.
     public.write_all(b"still here").await.unwrap();
