@@ -41,5 +41,6 @@ mod it {
     mod rp_tokens;
     mod session;
     mod shutdown;
+    mod streams;
     mod tunnels;
 }
