@@ -14,6 +14,7 @@ mod login;
 mod own;
 mod parts;
 mod payload;
+pub mod redis;
 mod seal;
 #[cfg(test)]
 mod tests;

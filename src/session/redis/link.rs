@@ -1,0 +1,73 @@
+//! A connection to Redis that was made, and what its errors mean. Every command has a deadline.
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::cluster_async::ClusterConnection;
+use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError};
+
+use super::COMMAND_DEADLINE;
+use super::error::Unavailable;
+
+/// One connection, or those to the nodes of a cluster. Clones share it.
+#[derive(Clone)]
+pub(super) enum Link {
+    One(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+impl Link {
+    /// Sends one command and waits for its answer.
+    pub(super) async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Unavailable> {
+        let answer = async {
+            match self.clone() {
+                Self::One(mut link) => command.query_async(&mut link).await,
+                Self::Cluster(mut link) => command.query_async(&mut link).await,
+            }
+        };
+        in_time(COMMAND_DEADLINE, answer).await
+    }
+
+    /// Sends several commands whose keys are in one slot, and waits for all answers.
+    pub(super) async fn run_all<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, Unavailable> {
+        let answer = async {
+            match self.clone() {
+                Self::One(mut link) => commands.query_async(&mut link).await,
+                Self::Cluster(mut link) => commands.query_async(&mut link).await,
+            }
+        };
+        in_time(COMMAND_DEADLINE, answer).await
+    }
+}
+
+/// What `answer` gives before the deadline.
+pub(super) async fn in_time<T>(
+    deadline: Duration,
+    answer: impl Future<Output = Result<T, RedisError>>,
+) -> Result<T, Unavailable> {
+    match tokio::time::timeout(deadline, answer).await {
+        Ok(answer) => answer.map_err(|error| meaning(&error)),
+        Err(_) => Err(Unavailable::Slow(deadline)),
+    }
+}
+
+/// What an error means for the operator. Takes the code of the server's answer and never its text, which may
+/// quote what was sent.
+pub(super) fn meaning(error: &RedisError) -> Unavailable {
+    match error.code() {
+        Some("WRONGPASS" | "NOAUTH") => return Unavailable::Credentials,
+        Some("NOPERM") => return Unavailable::Forbidden,
+        Some("READONLY") => return Unavailable::ReadOnly,
+        Some(code @ ("MISCONF" | "OOM" | "NOREPLICAS")) => return Unavailable::Refusing(code.to_owned()),
+        Some("LOADING") => return Unavailable::Loading,
+        Some("CLUSTERDOWN" | "MASTERDOWN" | "TRYAGAIN") => return Unavailable::ClusterDown,
+        _ => {}
+    }
+    match error.kind() {
+        ErrorKind::AuthenticationFailed => Unavailable::Credentials,
+        ErrorKind::ClusterConnectionNotFound => Unavailable::ClusterDown,
+        _ if error.is_timeout() => Unavailable::no_answer(),
+        _ if error.is_io_error() || error.is_connection_dropped() => Unavailable::Broken,
+        kind => Unavailable::Unexpected(error.code().map_or_else(|| format!("{kind:?}"), str::to_owned)),
+    }
+}
