@@ -1,10 +1,12 @@
 //! A connection to Redis that was made, and what its errors mean. Every command has a deadline.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::cluster_async::ClusterConnection;
 use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError};
+use tokio::task::AbortHandle;
 
 use super::COMMAND_DEADLINE;
 use super::error::Unavailable;
@@ -12,16 +14,35 @@ use super::error::Unavailable;
 /// One connection, or those to the nodes of a cluster. Clones share it.
 #[derive(Clone)]
 pub(super) enum Link {
-    One(MultiplexedConnection),
+    One(MultiplexedConnection, Arc<Driver>),
     Cluster(ClusterConnection),
 }
 
+/// The task that writes commands and reads answers. Ends with the last clone of its link, also if the server
+/// never answers.
+pub(super) struct Driver(AbortHandle);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 impl Link {
+    /// A link to one server, driven on this runtime.
+    pub(super) fn one(
+        connection: MultiplexedConnection,
+        driver: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
+        let driver = Driver(tokio::spawn(driver).abort_handle());
+        Self::One(connection, Arc::new(driver))
+    }
+
     /// Sends one command and waits for its answer.
     pub(super) async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Unavailable> {
         let answer = async {
             match self.clone() {
-                Self::One(mut link) => command.query_async(&mut link).await,
+                Self::One(mut link, _driver) => command.query_async(&mut link).await,
                 Self::Cluster(mut link) => command.query_async(&mut link).await,
             }
         };
@@ -32,7 +53,7 @@ impl Link {
     pub(super) async fn run_all<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, Unavailable> {
         let answer = async {
             match self.clone() {
-                Self::One(mut link) => commands.query_async(&mut link).await,
+                Self::One(mut link, _driver) => commands.query_async(&mut link).await,
                 Self::Cluster(mut link) => commands.query_async(&mut link).await,
             }
         };
