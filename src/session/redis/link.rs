@@ -75,7 +75,15 @@ pub(super) async fn in_time<T>(
 /// What an error means for the operator. Takes the code of the server's answer and never its text, which may
 /// quote what was sent.
 pub(super) fn meaning(error: &RedisError) -> Unavailable {
+    // Of several commands, what the first that failed says.
+    if let Some(first) = error.clone().into_server_errors().and_then(|errors| errors.first().cloned()) {
+        return meaning(&RedisError::from(first.1));
+    }
     match error.code() {
+        // What Redis 7.0 says of a right that a script lacks.
+        Some("ERR") if error.detail().is_some_and(|text| text.contains(SCRIPT_LACKS_RIGHT)) => {
+            return Unavailable::Forbidden;
+        }
         Some("WRONGPASS" | "NOAUTH") => return Unavailable::Credentials,
         Some("NOPERM") => return Unavailable::Forbidden,
         Some("READONLY") => return Unavailable::ReadOnly,
@@ -92,3 +100,5 @@ pub(super) fn meaning(error: &RedisError) -> Unavailable {
         kind => Unavailable::Unexpected(error.code().map_or_else(|| format!("{kind:?}"), str::to_owned)),
     }
 }
+
+const SCRIPT_LACKS_RIGHT: &str = "The user executing the script can't run this command";

@@ -7,6 +7,7 @@ mod revocations;
 mod server;
 mod topologies;
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -32,14 +33,11 @@ struct Process {
 
 /// What a process knows to have ended.
 #[derive(Default)]
-struct Memory(Mutex<Vec<Heard>>);
+struct Memory(Mutex<HashSet<Heard>>);
 
 impl Endings for Memory {
     fn learn(&self, heard: Heard) {
-        let mut all = self.0.lock().unwrap();
-        if !all.contains(&heard) {
-            all.push(heard);
-        }
+        self.0.lock().unwrap().insert(heard);
     }
 
     fn known(&self) -> Vec<Ending> {
@@ -76,7 +74,7 @@ impl Process {
                 a_moment().await;
             }
         };
-        soon(&format!("the store; last {:?}", self.store.outage()), until).await;
+        soon("the store", until).await;
     }
 
     /// Waits for an outage of a certain kind.
@@ -89,7 +87,10 @@ impl Process {
                 }
             }
         };
-        soon(&format!("an outage; last {:?}", self.store.outage()), until).await
+        match tokio::time::timeout(PATIENCE, until).await {
+            Ok(outage) => outage,
+            Err(_) => panic!("waited in vain for an outage; it is {:?}", self.store.outage()),
+        }
     }
 
     async fn knows(&self, ending: &Ending) {

@@ -168,6 +168,17 @@ async fn a_cluster_of_six_and_the_loss_of_a_master() {
     assert_eq!(used, 3, "the sessions are spread");
     process.end(&ending("e", IDLE)).await.unwrap();
 
+    let until = async {
+        loop {
+            let (master, replica) =
+                (nodes[0].call::<i64>(&["DBSIZE"]).await, nodes[3].call::<i64>(&["DBSIZE"]).await);
+            if master == replica {
+                break;
+            }
+            a_moment().await;
+        }
+    };
+    soon("replication", until).await;
     nodes[0].kill();
     let until = async {
         'again: loop {
