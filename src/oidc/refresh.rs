@@ -116,6 +116,7 @@ pub(super) struct Refreshes {
     turns: Semaphore,
     breaker: Breaker,
     trouble: Trouble,
+    /// Never over: it may be about one person's claims while all others' are well.
     kept: Trouble,
 }
 
@@ -219,10 +220,7 @@ impl Provider {
             }
         };
         let person = match outcome {
-            Ok(person) => {
-                self.refreshes.kept.is_over();
-                person
-            }
+            Ok(person) => person,
             Err(refused @ Error::Refused(_)) => return Err(refused),
             // UserInfo fails, or a claim was too large: the old claims stay until the next try.
             Err(error) => {
