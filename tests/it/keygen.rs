@@ -84,6 +84,9 @@ async fn keys_are_rotated_under_load() {
         }
     });
     let rotate = async {
+        while served.get() < 100 {
+            tokio::task::yield_now().await;
+        }
         keygen(&["--into", name]).await;
         let told = |line: &Value| {
             line["event"] == "key-rotation"
@@ -93,7 +96,6 @@ async fn keys_are_rotated_under_load() {
         rotated.set(true);
     };
     soon("new seals", async { tokio::join!(futures_util::future::join_all(work), rotate) }).await;
-    assert!(served.get() > 100, "{} requests are no load", served.get());
     for old in &of_before {
         old.clone().fetch(&stage.url("/app/")).await.expect(200);
     }
