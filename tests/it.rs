@@ -27,11 +27,13 @@ mod it {
     mod keygen;
     mod limits;
     mod login;
+    mod logout;
     mod matrix;
     mod memory;
     mod original;
     mod outcomes;
     mod paths;
+    mod refresh;
     mod reload;
     mod revocation;
     mod rp_answers;
@@ -40,5 +42,6 @@ mod it {
     mod rp_tokens;
     mod session;
     mod shutdown;
+    mod streams;
     mod tunnels;
 }

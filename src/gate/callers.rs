@@ -15,6 +15,7 @@ use crate::policy::{Caller, Held};
 use crate::proxy::{CookieHeader, Identity};
 use crate::session::{Absent, Session};
 use crate::tag::TagSet;
+use crate::web::lifeline::Lifeline;
 
 /// Somebody who is logged in, with everything that requests need ready made.
 #[derive(Debug)]
@@ -27,6 +28,14 @@ pub(super) struct Known {
     pub(super) held: Held,
     /// The mapped claims.
     pub(super) identity: Identity,
+    /// When it is to be refreshed, if it can be.
+    due_at: Option<UnixTime>,
+    /// Its newest revision, for those who still come with this one.
+    successor: RefCell<Option<Rc<Known>>>,
+    /// What its streams on this worker hang on.
+    pub(super) lifeline: Rc<Lifeline>,
+    /// Whether those who look for the end of streams know it.
+    pub(super) is_listed: Cell<bool>,
     renewal: RefCell<Option<Renewal>>,
     /// The epoch of the revocations among which this session was last looked for.
     looked_for: Cell<u64>,
@@ -41,14 +50,18 @@ struct Renewal {
 }
 
 impl Known {
-    fn new(session: Session, service: &Service) -> Self {
+    fn new(session: Session, service: &Service, party: &RelyingParty) -> Self {
         let tags = TagSet::from_claims(&session.claims);
         let (identity, _dropped) = Identity::from_claims(&session.claims, &service.mappings);
         Self {
             subject: session.subject.as_str().into(),
             held: service.policy.bind(&tags),
             identity,
+            due_at: party.sessions.due_at(&session),
             session,
+            successor: RefCell::new(None),
+            lifeline: Rc::default(),
+            is_listed: Cell::new(false),
             renewal: RefCell::new(None),
             looked_for: Cell::new(0),
         }
@@ -60,6 +73,24 @@ impl Known {
             held: &self.held,
             acr: self.session.acr.as_deref(),
             auth_time: self.session.auth_time,
+        }
+    }
+
+    /// Whether it is time to refresh the session.
+    pub(super) fn is_due(&self, now: UnixTime) -> bool {
+        self.due_at.is_some_and(|due| now >= due)
+    }
+
+    /// The same for a newer revision of the session.
+    pub(super) fn succeeded_by(&self, newer: &Session, service: &Service, party: &RelyingParty) -> Rc<Known> {
+        let mut successor = self.successor.borrow_mut();
+        match &*successor {
+            Some(known) if known.session.revision == newer.revision => known.clone(),
+            _ => {
+                let known = Rc::new(Known::new(newer.clone(), service, party));
+                *successor = Some(known.clone());
+                known
+            }
         }
     }
 
@@ -93,7 +124,8 @@ impl Known {
         }
     }
 
-    fn check_revocations(&self, party: &RelyingParty) -> Result<(), Absent> {
+    /// Whether the session has been ended, and why.
+    pub(super) fn check_revocations(&self, party: &RelyingParty) -> Result<(), Absent> {
         // Read before the look: what is ended in between moves it on.
         let epoch = party.revocations.epoch();
         if self.looked_for.get() == epoch {
@@ -114,6 +146,8 @@ pub(super) struct Presented {
     pub(super) known: Rc<Known>,
     /// The request's Cookie field without ours.
     pub(super) cookie: CookieHeader,
+    /// The request came with an older revision, and the answer carries the newest.
+    pub(super) outdated: bool,
 }
 
 /// The sessions that one worker has opened lately. Bounds are asked again at every request.
@@ -160,7 +194,8 @@ impl Callers {
             }
             None => {
                 let known = self.open(service, party, headers, most_bytes / 2)?;
-                let presented = Presented { known, cookie: service.own_cookies.strip(headers).into() };
+                let presented =
+                    Presented { known, cookie: service.own_cookies.strip(headers).into(), outdated: false };
                 self.0.borrow_mut().by_fields.put(&fields, presented.clone(), most_bytes / 2);
                 presented
             }
@@ -187,7 +222,10 @@ impl Callers {
         if !session.keeps(&party.needed_claims) {
             return Err(Absent::ClaimsNotKept);
         }
-        let known = Rc::new(Known::new(session, service));
+        if party.front_channel_logout {
+            party.provider_sessions.note(&session);
+        }
+        let known = Rc::new(Known::new(session, service, party));
         self.0.borrow_mut().by_cookie.put(&key, known.clone(), most_bytes);
         Ok(known)
     }

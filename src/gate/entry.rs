@@ -152,7 +152,8 @@ impl Drop for Entry {
                 self.drop_reason = self.drop_reason.or(Some(DropReason::Dial));
                 Some("the answer was cut short")
             }
-            (_, Some(End::Closed)) => Some("ended with the session, or because the process stops"),
+            (_, Some(End::SessionEnded)) => Some("the session ended"),
+            (_, Some(End::Closed)) => Some("ended because the process stops"),
             (_, Some(End::Abandoned)) => Some("the client went away before the end of the answer"),
             (_, Some(End::Complete) | None) => None,
         };

@@ -13,7 +13,7 @@ use super::login::append_cookies;
 use super::reject::Refusal;
 use super::service::Service;
 use super::{Entrance, Worker};
-use crate::proxy::{ClientInfo, CookieHeader, Terms};
+use crate::proxy::{self, ClientInfo, CookieHeader, Terms};
 use crate::server::Connection;
 use crate::session::Stripped;
 use crate::web::Body;
@@ -31,14 +31,19 @@ impl Worker {
         let service = &arrived.local.service;
         let Allowed { permit, presented, public } = allowed;
         entry.accept();
-        let (known, cookie) = match presented {
-            Some(Presented { known, cookie }) => (Some(known), cookie),
-            None => (None, service.own_cookies.strip(request.headers()).into()),
+        let (known, cookie, outdated) = match presented {
+            Some(Presented { known, cookie, outdated }) => (Some(known), cookie, outdated),
+            None => (None, service.own_cookies.strip(request.headers()).into(), false),
         };
         let now = self.clock.now();
-        let session = known.as_deref().zip(service.relying_party.as_ref());
-        let renewed =
-            session.map(|(known, party)| known.renewed(party, request.headers(), now)).unwrap_or_default();
+        let session = known.as_ref().zip(service.relying_party.as_ref());
+        // A newest revision is on its way to the browser already.
+        let renewed = session
+            .filter(|_| !outdated)
+            .map(|(known, party)| known.renewed(party, request.headers(), now))
+            .unwrap_or_default();
+        // What everybody may see does not end with anybody's session.
+        let bound = session.filter(|_| !public);
         let tls = arrived.entrance != Entrance::PublicOnly;
         let inform = |status, headers: &HeaderMap| connection.inform(status, headers);
         let terms = Terms {
@@ -54,16 +59,22 @@ impl Worker {
             inform: connection.takes_informational().then_some(&inform),
             private: !public,
             observer: Some(entry.observer()),
-            // What everybody may see does not end with anybody's session.
-            ends_at: session.filter(|_| !public).map(|(known, party)| {
+            ends_at: bound.map(|(known, party)| {
                 tokio::time::Instant::now() + party.sessions.expires_at(&known.session).since(now)
             }),
+            lifeline: bound.map(|(known, party)| arrived.local.streams.lifeline(known, party)),
         };
         let forwarder = &arrived.local.forwarder;
-        let mut response =
-            forwarder.forward(request.map(Body::from), permit, &arrived.target, terms).await.map_err(
-                |error| connection.body_violation().map_or(Refusal::Upstream(error), Refusal::Malformed),
-            )?;
+        let mut response = forwarder
+            .forward(request.map(Body::from), permit, &arrived.target, terms)
+            .await
+            .map_err(|error| match (connection.body_violation(), error) {
+            (Some(violation), _) => Refusal::Malformed(violation),
+            (None, error @ proxy::Error::SessionEnded) => {
+                Refusal::SignIn { login: service.login_url("/"), absent: error.to_string() }
+            }
+            (None, error) => Refusal::Upstream(error),
+        })?;
         entry.answered();
         if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
             entry.tunnels(connection.tunnel());
@@ -72,7 +83,7 @@ impl Worker {
         if public && session_matters(service) {
             response.headers_mut().append(VARY, HeaderValue::from_static("Cookie"));
         }
-        if !renewed.is_empty() {
+        if !renewed.is_empty() || !entry.cookies.is_empty() {
             append_cookies(response.headers_mut(), renewed);
             keep_private(response.headers_mut());
         }

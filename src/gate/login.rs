@@ -18,7 +18,8 @@ use crate::clock::{Millis, UnixTime};
 use crate::oidc::{self, Begin, CallbackError, CallbackParameters, Identity, Transaction};
 use crate::path::NormalPath;
 use crate::policy::{Caller, Decision};
-use crate::session::{Absent, NewSession, Purpose, Session, SessionError, TransactionId};
+use crate::session::revocation::Entry as Ending;
+use crate::session::{Absent, Grant, NewSession, Purpose, Session, SessionError, TransactionId, Why};
 use crate::telemetry::{DropReason, Event, Level, LoginResult};
 use crate::web::Body;
 
@@ -154,6 +155,7 @@ impl Worker {
         let born = party.revocations.birth();
         match party.provider.finish(parameters, pending.transaction).await {
             Ok(identity) => {
+                self.end_strangers_session(arrived, party, request.headers(), &identity).await;
                 let finished = Finished { identity: &identity, born, target: &pending.target };
                 self.log_in(arrived, party, request.headers(), finished, entry)
             }
@@ -231,6 +233,22 @@ impl Worker {
         self.redirect_to_provider(arrived, party, request.headers(), wanted, entry).await
     }
 
+    /// Ends the session that the browser had until now, if it is somebody else's: whoever has a copy of its cookie, and
+    /// may have planted it here, is to be left with nothing.
+    async fn end_strangers_session(
+        &self,
+        arrived: &Arrived<'_>,
+        party: &RelyingParty,
+        headers: &HeaderMap,
+        identity: &Identity,
+    ) {
+        if let Ok(before) = self.caller(arrived, party, headers)
+            && before.session.subject != identity.subject
+        {
+            party.revocations.end(Ending::Session(before.session.id), Why::Replaced).await;
+        }
+    }
+
     /// Makes the session of a login that ended well.
     fn log_in(
         &self,
@@ -251,6 +269,14 @@ impl Worker {
             token_expires_at: identity.id_token_expires_at,
             acr: identity.acr.as_deref(),
             auth_time: identity.auth_time,
+            grant: identity.grant.as_ref().map(|grant| Grant {
+                refresh_token: grant.refresh_token.clone(),
+                nonce: identity.nonce.clone(),
+                received_at: grant.received_at,
+                expires_at: grant.expires_at,
+                from_user_info: identity.from_user_info.clone(),
+            }),
+            id_token: party.kept_id_token(identity.id_token.clone()),
         };
         let sealed = Session::new(login, self.clock.now()).map_err(SessionError::from).and_then(|session| {
             self.tell_unmapped(arrived, &session, entry);

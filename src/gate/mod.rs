@@ -12,9 +12,12 @@ mod forward;
 mod forwarded;
 mod host;
 mod login;
+mod logout;
 mod navigation;
+mod refresh;
 mod reject;
 mod service;
+mod streams;
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -36,6 +39,7 @@ use self::callers::{Callers, Known, Presented};
 use self::entry::Entry;
 use self::host::{HostTable, RequestHost};
 use self::reject::Refusal;
+use self::streams::Streams;
 use crate::clock::Clock;
 use crate::proxy::Forwarder;
 use crate::server::{Connection, Handler, Lifecycle, Phase};
@@ -44,7 +48,10 @@ use crate::telemetry::{Journal, Log, Metrics, RequestCounters, RequestIds};
 use crate::web::Body;
 use crate::web::respond::Reply;
 
-pub use self::service::{CALLBACK_PATH, RESERVED_PATHS, Redeemed, RelyingParty, Service};
+pub use self::refresh::Refreshes;
+pub use self::service::{
+    CALLBACK_PATH, KnownProviderSessions, RESERVED_PATHS, Redeemed, RelyingParty, Service,
+};
 
 /// How requests come in on a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,12 +115,16 @@ impl Gate {
                 Rc::new(LocalService {
                     service: service.clone(),
                     callers: Callers::new(),
+                    streams: Streams::new(),
                     forwarder: Forwarder::new(&service.proxy, service.connector.clone()),
                     counters: self.metrics.requests(Some(&service.name)),
                 })
             })
             .collect();
         tokio::task::spawn_local(close_tunnels(self.lifecycle.clone(), locals.clone()));
+        for local in &locals {
+            tokio::task::spawn_local(streams::watch(local.clone()));
+        }
         let hosts = |listener: &Listener| {
             let locals = listener.services.iter().filter_map(|index| locals.get(*index));
             HostTable::new(
@@ -167,10 +178,11 @@ struct LocalListener {
     recent: RefCell<Option<Rc<RequestHost>>>,
 }
 
-/// A service on one worker: its opened sessions and its connections to the application.
+/// A service on one worker: its opened sessions, their streams, and its connections to the application.
 struct LocalService {
     service: Arc<Service>,
     callers: Callers,
+    streams: Streams,
     forwarder: Forwarder,
     counters: Arc<RequestCounters>,
 }

@@ -112,12 +112,12 @@ impl Error {
             | Error::Died(_)
             | Error::NotHttp(_)
             | Error::BadAnswer(_) => StatusCode::BAD_GATEWAY,
+            Error::SessionEnded => StatusCode::UNAUTHORIZED,
             Error::NoWebSocket => StatusCode::NOT_IMPLEMENTED,
             Error::Saturated => StatusCode::SERVICE_UNAVAILABLE,
-            Error::ConnectTimeout { .. }
-            | Error::ResponseTimeout
-            | Error::Unresponsive
-            | Error::SessionEnded => StatusCode::GATEWAY_TIMEOUT,
+            Error::ConnectTimeout { .. } | Error::ResponseTimeout | Error::Unresponsive => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
         }
     }
 

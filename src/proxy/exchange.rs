@@ -27,6 +27,7 @@ use super::overheard::{Ear, Heard, Overheard};
 use super::pool::Pool;
 use super::upload::{Progress, Upload};
 use crate::web::body::Carrier;
+use crate::web::lifeline::{Lifeline, until_cut};
 
 /// A connection to the application.
 pub(super) struct Conn {
@@ -108,17 +109,20 @@ impl Conn {
     }
 
     /// Sends `request` and waits for the head of its answer: at most `limit` from the last byte of the
-    /// body that the client gave and the application took. `inform` is told of what comes before the answer.
+    /// body that the client gave and the application took. `inform` is told of what comes before the answer. A body
+    /// that still flows when `lifeline` is cut ends there.
     pub(super) async fn exchange(
         &mut self,
         mut request: Request<Upload>,
         progress: Option<&Progress>,
         limit: Duration,
         inform: Option<&Heard<'_>>,
+        lifeline: Option<&Lifeline>,
     ) -> Result<Response<Incoming>, Failure> {
         self.ear.listen(inform.is_some());
         let mut consent = Consent::listen(&mut request, progress, limit);
         let mut answer = pin!(self.sender.try_send_request(request));
+        let mut cut = pin!(until_cut(lifeline));
         let start = Instant::now();
         self.timer.as_mut().reset(start + limit);
         std::future::poll_fn(|cx| {
@@ -132,6 +136,10 @@ impl Conn {
                 if consent.as_mut().is_some_and(|consent| consent.poll(cx).is_ready()) {
                     consent = None;
                     continue;
+                }
+                // An application that takes nothing keeps the body from noticing it.
+                if progress.is_some_and(Progress::is_flowing) && cut.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Err(Failure::Final(Error::SessionEnded)));
                 }
                 std::task::ready!(self.timer.as_mut().poll(cx));
                 let since = progress.map_or(start, Progress::waiting_since).max(start);

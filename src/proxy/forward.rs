@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING};
+use http::header::{EXPECT, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, response,
@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use super::exchange::{Background, Conn, Failure, expects_continue};
 use super::headers::{self, Mapped};
 use super::http2::{self, Links};
+use super::media;
 use super::overheard::Heard;
 use super::pool::Pool;
 use super::trailers;
@@ -139,12 +140,12 @@ impl Forwarder {
             }
         };
         let inform: Option<&Heard<'_>> = terms.inform.is_some().then_some(&clean_and_inform);
-        let (conn, answer) = self.exchange(request, progress.as_deref(), inform).await?;
+        let (conn, answer) = self.exchange(request, progress.as_deref(), inform, &terms).await?;
 
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             upgrade.map_or(Ok(()), |upgrade| upgrade.declined(answer.status()))?;
             let (head, incoming) = answer.into_parts();
-            return self.answer(head, carried(conn, incoming, progress.as_deref()), terms);
+            return self.answer(head, carried(conn, incoming, progress.as_deref()), false, terms);
         }
         let upgrade = upgrade.ok_or(Error::BadAnswer("it switches protocols without being asked to"))?;
         if progress.is_some_and(|progress| !progress.is_complete()) {
@@ -167,10 +168,15 @@ impl Forwarder {
         for name in [HOST, TRANSFER_ENCODING, EXPECT] {
             head.headers.remove(name);
         }
-        let is_grpc = has_type(&head.headers, GRPC);
+        let is_grpc = media::is_grpc(&head.headers);
         // A call says itself how long it may take (`grpc-timeout`), and streams may be silent.
         let limits = (!is_grpc).then_some((self.body_idle_timeout, self.response_timeout)).unzip();
-        let wait = http2::Wait { limit: limits.1, end: terms.ends_at.filter(|_| is_grpc) };
+        let wait = http2::Wait {
+            limit: limits.1,
+            end: terms.ends_at.filter(|_| is_grpc),
+            lifeline: terms.lifeline.as_deref(),
+        };
+        let takes_trailers = head.version == Version::HTTP_2;
         let body = self.watched(body, &terms, limits.0);
         let (upload, progress) = Upload::new(body, self.mapped.clone(), false);
         let mut request = Request::new(upload);
@@ -179,12 +185,13 @@ impl Forwarder {
         *request.headers_mut() = head.headers;
         *request.version_mut() = Version::HTTP_2;
         let answer = call(links, request, progress.as_deref(), wait).await?;
-        self.answer(answer.head, answer.body, terms)
+        self.answer(answer.head, answer.body, takes_trailers, terms)
     }
 
     fn watched(&self, mut body: Body, terms: &Terms<'_>, idle_limit: Option<Duration>) -> Body {
         if let Body::Peer(peer) = &mut body {
             peer.set_idle_limit(idle_limit);
+            peer.belongs_to(terms.ends_at, terms.lifeline.clone());
         }
         match &terms.observer {
             Some(observer) => body.observe(Flow::FromClient, observer.clone()),
@@ -198,6 +205,7 @@ impl Forwarder {
         mut request: Request<Upload>,
         progress: Option<&Progress>,
         inform: Option<&Heard<'_>>,
+        terms: &Terms<'_>,
     ) -> Result<(Box<Conn>, Response<Incoming>), Error> {
         let repeatable = progress.is_none() && request.method().is_idempotent();
         let mut waiting = self.pool.take(!repeatable).await;
@@ -213,7 +221,9 @@ impl Forwarder {
                 }
             };
             let copy = repeatable.then(|| Repeat::of(&request));
-            request = match conn.exchange(request, progress, self.response_timeout, inform).await {
+            let lifeline = terms.lifeline.as_deref();
+            let answer = conn.exchange(request, progress, self.response_timeout, inform, lifeline).await;
+            request = match answer {
                 Ok(answer) => return Ok((conn, answer)),
                 Err(Failure::Unsent(unsent, _)) if had_served => *unsent,
                 Err(Failure::Died(error)) if had_served => copy.ok_or(Error::Died(error))?.into_request(),
@@ -229,14 +239,17 @@ impl Forwarder {
         &self,
         mut head: response::Parts,
         body: Option<PeerBody>,
+        takes_trailers: bool,
         terms: Terms<'_>,
     ) -> Result<Response<Body>, Error> {
+        still_there(&terms)?;
         headers::clean(head.status, &mut head.headers, &self.own_cookies, terms.private)?;
         let mut body = match body {
             None => Body::Empty,
             Some(mut peer) => {
-                peer.set_idle_limit((!may_be_silent(&head.headers)).then_some(self.body_idle_timeout));
-                peer.set_end(terms.ends_at);
+                peer.set_idle_limit((!media::may_be_silent(&head.headers)).then_some(self.body_idle_timeout));
+                peer.set_farewell(media::farewell(&head.headers, takes_trailers));
+                peer.belongs_to(terms.ends_at, terms.lifeline);
                 Body::Peer(peer)
             }
         };
@@ -257,15 +270,18 @@ impl Forwarder {
         terms: Terms<'_>,
     ) -> Result<Response<Body>, Error> {
         upgrade.accepted(answer.headers())?;
+        still_there(&terms)?;
         let mut response = Response::new(Body::Empty);
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         *response.headers_mut() = answer.into_parts().0.headers;
         headers::clean(response.status(), response.headers_mut(), &self.own_cookies, false)?;
         upgrade.name(response.headers_mut());
 
+        let has_frames = upgrade.is_websocket();
         let client = upgrade.into_client();
         let (upstream, early) = conn.into_io().await;
-        let tunnel = Tunnel { client, upstream, early, ends_at: terms.ends_at, observer: terms.observer };
+        let Terms { ends_at, lifeline, observer, .. } = terms;
+        let tunnel = Tunnel { client, upstream, early, has_frames, ends_at, lifeline, observer };
         tokio::task::spawn_local(self.tunnels.clone().run(tunnel));
         Ok(response)
     }
@@ -279,7 +295,7 @@ async fn call(
     links: &Links,
     mut request: Request<Upload>,
     progress: Option<&Progress>,
-    wait: http2::Wait,
+    wait: http2::Wait<'_>,
 ) -> Result<http2::Answer, Error> {
     let copy = (progress.is_none() && request.method().is_idempotent()).then(|| Repeat::of(&request));
     match links.room().await?.call(request, progress, wait).await {
@@ -358,19 +374,8 @@ impl Repeat {
     }
 }
 
-/// Server-sent events and messages of gRPC come when there is something to say.
-fn may_be_silent(headers: &HeaderMap) -> bool {
-    has_type(headers, EVENT_STREAM) || has_type(headers, GRPC)
+/// An answer that comes when the session has ended is nobody's.
+fn still_there(terms: &Terms<'_>) -> Result<(), Error> {
+    let has_ended = terms.lifeline.as_ref().is_some_and(|lifeline| lifeline.is_cut());
+    if has_ended { Err(Error::SessionEnded) } else { Ok(()) }
 }
-
-/// Whether the media type begins so.
-fn has_type(headers: &HeaderMap, wanted: &[u8]) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|value| {
-        value.as_bytes().get(..wanted.len()).is_some_and(|start| start.eq_ignore_ascii_case(wanted))
-    })
-}
-
-const EVENT_STREAM: &[u8] = b"text/event-stream";
-
-/// With what follows it in `application/grpc+proto` and the like.
-const GRPC: &[u8] = b"application/grpc";

@@ -17,10 +17,13 @@ mod connect;
 mod error;
 mod exchange;
 mod forward;
+mod frames;
+mod goodbye;
 mod headers;
 mod http2;
 mod identity;
 mod io;
+mod media;
 mod overheard;
 mod pool;
 mod pump;
@@ -42,6 +45,7 @@ use tokio::time::Instant;
 
 use crate::secret;
 use crate::web::body::Observer;
+use crate::web::lifeline::Lifeline;
 
 pub use connect::{ConfigError, Connector};
 pub use error::{Blame, Error};
@@ -152,6 +156,8 @@ pub struct Terms<'a> {
     pub observer: Option<Rc<dyn Observer>>,
     /// When a body or tunnel that still flows is cut: the end of the caller's session.
     pub ends_at: Option<Instant>,
+    /// Whose cut ends them before.
+    pub lifeline: Option<Rc<Lifeline>>,
 }
 
 /// What becomes of a request's headers, for measuring it alone: `benches/micro.rs`.

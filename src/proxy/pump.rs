@@ -1,6 +1,7 @@
 //! Bytes both ways through a tunnel, with each side's backpressure and half-close passed on to the other.
 //!
-//! May not know why a tunnel is there or what ends it early. A direction keeps a buffer only while its writer
+//! May not know why a tunnel is there or what ends it early. Of a WebSocket it knows the frames, for the sake of its
+//! end. A direction keeps a buffer only while its writer
 //! stalls: what is read goes out from a scratch space that all tunnels of a worker share.
 
 use std::cell::RefCell;
@@ -10,26 +11,38 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use super::frames::Frames;
 use crate::web::body::{End, Observer};
+use crate::web::lifeline::Lifeline;
 
 /// Both directions.
 pub(super) struct Pumps<'s> {
-    up: Pump,
-    down: Pump,
-    scratch: &'s RefCell<Vec<u8>>,
-    observer: Option<Rc<dyn Observer>>,
+    /// From the client.
+    pub(super) up: Pump,
+    /// To the client.
+    pub(super) down: Pump,
+    pub(super) scratch: &'s RefCell<Vec<u8>>,
+    listeners: Listeners,
     half_closed: Option<Pin<Box<Sleep>>>,
+}
+
+/// Who is told of what moves.
+pub(super) struct Listeners {
+    pub(super) observer: Option<Rc<dyn Observer>>,
+    pub(super) lifeline: Option<Rc<Lifeline>>,
 }
 
 /// One direction.
 #[derive(Default)]
-struct Pump {
+pub(super) struct Pump {
     /// Read and not yet written.
-    rest: Bytes,
+    pub(super) rest: Bytes,
+    /// The place in the frames that were written, where there are frames.
+    pub(super) frames: Option<Frames>,
     /// Written since the observer was last told.
     moved: usize,
     unflushed: bool,
@@ -64,16 +77,19 @@ impl<'s> Pumps<'s> {
     /// `early` was read from upstream already. `scratch` is empty or what another tunnel left.
     pub(super) fn new(
         early: Bytes,
+        frames: Option<Frames>,
         scratch: &'s RefCell<Vec<u8>>,
-        observer: Option<Rc<dyn Observer>>,
+        listeners: Listeners,
     ) -> Self {
         scratch.borrow_mut().resize(BUFFER_BYTES, 0);
-        let down = Pump { rest: early, ..Pump::default() };
-        Self { up: Pump::default(), down, scratch, observer, half_closed: None }
+        let up = Pump { frames, ..Pump::default() };
+        let down = Pump { rest: early, frames, ..Pump::default() };
+        Self { up, down, scratch, listeners, half_closed: None }
     }
 
     /// Runs until both directions have ended, or one breaks. `client` and `upstream` may still want to be shut.
-    pub(super) async fn run<C, U>(mut self, client: &mut C, upstream: &mut U) -> End
+    /// Given up, it can be asked where it was.
+    pub(super) async fn run<C, U>(&mut self, client: &mut C, upstream: &mut U) -> End
     where
         C: AsyncRead + AsyncWrite + Unpin,
         U: AsyncRead + AsyncWrite + Unpin,
@@ -89,10 +105,7 @@ impl<'s> Pumps<'s> {
         let up = self.up.poll(cx, client, upstream, self.scratch);
         let down = self.down.poll(cx, upstream, client, self.scratch);
         let (received, sent) = (std::mem::take(&mut self.up.moved), std::mem::take(&mut self.down.moved));
-        if let Some(observer) = &self.observer {
-            observer.received(received);
-            observer.sent(sent);
-        }
+        self.listeners.tell(received, sent);
         match (up, down) {
             (Poll::Ready(Err(Broken::Writer)), _) | (_, Poll::Ready(Err(Broken::Reader))) => {
                 Poll::Ready(End::Cut)
@@ -116,6 +129,20 @@ impl<'s> Pumps<'s> {
     }
 }
 
+impl Listeners {
+    fn tell(&self, received: usize, sent: usize) {
+        if let Some(observer) = &self.observer {
+            observer.received(received);
+            observer.sent(sent);
+        }
+        if let Some(lifeline) = &self.lifeline
+            && received + sent > 0
+        {
+            lifeline.note_movement();
+        }
+    }
+}
+
 impl Pump {
     fn poll<R, W>(
         &mut self,
@@ -131,8 +158,8 @@ impl Pump {
         loop {
             while !self.rest.is_empty() {
                 let written = ready!(write(cx, writer, &self.rest))?;
-                self.wrote(written);
-                self.rest.advance(written);
+                let part = self.rest.split_to(written);
+                self.wrote(&part);
             }
             self.rest = Bytes::new();
             match self.stage {
@@ -183,14 +210,18 @@ impl Pump {
             Poll::Ready(written) => written,
             Poll::Pending => 0,
         };
-        self.wrote(written);
-        self.rest = Bytes::copy_from_slice(fresh.get(written..).unwrap_or_default());
+        let (part, rest) = fresh.split_at_checked(written).unwrap_or((fresh, &[]));
+        self.wrote(part);
+        self.rest = Bytes::copy_from_slice(rest);
         Poll::Ready(Ok(()))
     }
 
-    fn wrote(&mut self, bytes: usize) {
-        self.moved += bytes;
-        self.unflushed |= bytes > 0;
+    fn wrote(&mut self, bytes: &[u8]) {
+        self.moved += bytes.len();
+        self.unflushed |= !bytes.is_empty();
+        if let Some(frames) = &mut self.frames {
+            frames.follow(bytes);
+        }
     }
 }
 

@@ -12,9 +12,12 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::frames::Frames;
+use super::goodbye::{self, GOING_AWAY, SESSION_ENDED};
 use super::io::Io;
-use super::pump::Pumps;
+use super::pump::{Listeners, Pumps};
 use crate::web::body::{End, Observer};
+use crate::web::lifeline::{Lifeline, until_cut};
 
 /// The open tunnels of one worker and service.
 #[derive(Default)]
@@ -32,11 +35,14 @@ pub(super) struct Tunnel {
     pub(super) upstream: Io,
     /// What the application sent right after its 101.
     pub(super) early: Bytes,
+    /// Both sides speak in the frames of WebSockets.
+    pub(super) has_frames: bool,
     pub(super) ends_at: Option<Instant>,
+    pub(super) lifeline: Option<Rc<Lifeline>>,
     pub(super) observer: Option<Rc<dyn Observer>>,
 }
 
-/// How long saying goodbye to both sides may take.
+/// How long saying goodbye to both sides may take, and then shutting the connections to them.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
 impl Tunnels {
@@ -56,20 +62,37 @@ impl Tunnels {
         let Ok(client) = tunnel.client.await else { return };
         let mut client = TokioIo::new(client);
         let mut upstream = tunnel.upstream;
-        let closed = pin!(self.close.notified());
-        if self.closing.get() {
-            ending.end = End::Cut;
-        } else {
-            let pumps = Pumps::new(tunnel.early, &self.scratch, tunnel.observer);
-            ending.end = tokio::select! {
-                end = pumps.run(&mut client, &mut upstream) => end,
-                () = closed => End::Closed,
-                () = until(tunnel.ends_at) => End::Closed,
-            };
+        let frames = tunnel.has_frames.then(Frames::new);
+        let listeners = Listeners { observer: tunnel.observer, lifeline: tunnel.lifeline.clone() };
+        let mut pumps = Pumps::new(tunnel.early, frames, &self.scratch, listeners);
+        ending.end = tokio::select! {
+            // Nothing passes once the tunnel is over.
+            biased;
+            () = self.until_closed() => End::Closed,
+            () = until_cut(tunnel.lifeline.as_deref()) => End::SessionEnded,
+            () = until(tunnel.ends_at) => End::SessionEnded,
+            end = pumps.run(&mut client, &mut upstream) => end,
+        };
+        let reason = match ending.end {
+            End::Closed => Some(GOING_AWAY),
+            End::SessionEnded => Some(SESSION_ENDED),
+            End::Complete | End::Cut | End::Abandoned => None,
+        };
+        // Whether the goodbyes arrive makes no difference to us. They are made of what a quiet tunnel has no room
+        // for.
+        if let Some(reason) = reason {
+            let goodbye = Box::pin(goodbye::say(reason, pumps, &mut client, &mut upstream));
+            let _ = tokio::time::timeout(CLOSE_LIMIT, goodbye).await;
         }
-        let goodbye = async { tokio::join!(client.shutdown(), upstream.shutdown()) };
-        // Whether the goodbyes arrive makes no difference to us.
-        let _ = tokio::time::timeout(CLOSE_LIMIT, goodbye).await;
+        let shut = async { tokio::join!(client.shutdown(), upstream.shutdown()) };
+        let _ = tokio::time::timeout(CLOSE_LIMIT, shut).await;
+    }
+
+    async fn until_closed(&self) {
+        let close = pin!(self.close.notified());
+        if !self.closing.get() {
+            close.await;
+        }
     }
 }
 

@@ -43,6 +43,7 @@ pub(super) struct Progress {
 enum Fault {
     Stalled,
     Gone,
+    SessionEnded,
 }
 
 impl Upload {
@@ -105,6 +106,7 @@ impl Progress {
         self.fault.get().map(|fault| match fault {
             Fault::Stalled => Error::ClientStalled,
             Fault::Gone => Error::ClientGone,
+            Fault::SessionEnded => Error::SessionEnded,
         })
     }
 
@@ -113,6 +115,7 @@ impl Progress {
         match frame {
             Poll::Pending => {}
             Poll::Ready(Some(Err(BodyError::Stalled))) => self.fault.set(Some(Fault::Stalled)),
+            Poll::Ready(Some(Err(BodyError::SessionEnded))) => self.fault.set(Some(Fault::SessionEnded)),
             Poll::Ready(Some(Err(_))) => self.fault.set(Some(Fault::Gone)),
             Poll::Ready(_) => self.moved.set(Instant::now()),
         }

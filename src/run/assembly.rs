@@ -11,11 +11,11 @@ use super::events::{provider_events, revocation_events};
 use super::{Options, StartError};
 use crate::clock::Clock;
 use crate::config::{self, Authorization, Config};
-use crate::gate::{self, Entrance, Redeemed, RelyingParty};
+use crate::gate::{self, Entrance, KnownProviderSessions, Redeemed, Refreshes, RelyingParty};
 use crate::oidc::Provider;
 use crate::proxy::Connector;
 use crate::server::{self, Kind};
-use crate::session::revocation::{DiskLedger, Ledger};
+use crate::session::revocation::{DiskLedger, Ledger, Replays};
 use crate::session::{Binding, KeyRing, LoginCookies, OwnCookies, Revocations, Sealer, Sessions};
 use crate::telemetry::Metrics;
 use crate::tls::{self, ServerTls};
@@ -91,6 +91,16 @@ impl Assembly<'_> {
             needed_claims: oidc.needed_claims.clone(),
             redeemed: Redeemed::new(),
             revocations: self.revocations(service),
+            refreshes: Refreshes::new(
+                Handle::current(),
+                self.clock.clone(),
+                self.options.log.clone(),
+                self.metrics.clone(),
+            ),
+            keeps_large_id_tokens: false,
+            replays: Replays::new(self.clock.clone()),
+            front_channel_logout: service.front_channel_logout,
+            provider_sessions: KnownProviderSessions::default(),
         })
     }
 

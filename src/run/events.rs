@@ -57,6 +57,21 @@ pub(super) fn provider_events(log: &Log, metrics: &Metrics, service: &Arc<str>) 
             Happened::KeysFailed { reason } => {
                 Event::new("keys-failed", Level::Warning).blame("provider").message(reason)
             }
+            Happened::RefreshFailed { reason } => Event::new("refresh-failing", Level::Warning)
+                .blame("provider")
+                .message(format!("{reason}; sessions live on with what is known of them")),
+            Happened::RefreshRecovered => {
+                Event::new("refresh-recovered", Level::Info).message("sessions are refreshed again")
+            }
+            Happened::ClaimsKept { reason } => Event::new("claims-kept", Level::Warning)
+                .blame("provider")
+                .message(format!("a session was refreshed and keeps its old claims: {reason}")),
+            Happened::RevocationFailed { reason } => Event::new("token-revocation-failed", Level::Warning)
+                .blame("provider")
+                .message(format!("a refresh token could not be revoked: {reason}; it expires by itself")),
+            Happened::EndpointIgnored { reason } => {
+                Event::new("endpoint-ignored", Level::Warning).blame("provider").message(reason)
+            }
             Happened::Reloaded { path } => {
                 Event::new("reloaded", Level::Info).message(format!("{} was read again", path.display()))
             }

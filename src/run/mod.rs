@@ -34,6 +34,8 @@ pub struct Options {
     pub log: Log,
     /// Whether a 403 page tells which tags would be enough: in `try`, where the rules are to be felt.
     pub explain_denials: bool,
+    /// The wall clock.
+    pub clock: Clock,
 }
 
 /// Why the proxy could not start. Exit code 1.
@@ -98,7 +100,7 @@ impl Proxy {
     /// Assembles the boxes and takes the ports. Wants to be called on the control runtime.
     pub fn assemble(config: &Config, options: &Options) -> Result<Self, StartError> {
         install_cryptography();
-        let (clock, log) = (Clock::system(), options.log.clone());
+        let (clock, log) = (options.clock.clone(), options.log.clone());
         let observed: Vec<Arc<str>> = config
             .services
             .iter()
@@ -214,7 +216,7 @@ fn tell_when_started(
 pub fn run(config: &Config, format: telemetry::Format) -> Result<(), StartError> {
     let (log, writer) = Log::to_stdout(format);
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let options = Options { log, explain_denials: false };
+    let options = Options { log, explain_denials: false, clock: Clock::system() };
     let result = control.block_on(async {
         let stop = stop_signal()?;
         raise_file_limit();

@@ -8,6 +8,7 @@
 //! the browser sends is judged by what it says, by the clock, and by what was ended ([`revocation`]), at every
 //! request.
 
+mod activity;
 mod cookie;
 mod key_file;
 mod keygen;
@@ -22,10 +23,12 @@ mod seal;
 mod tests;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
 
+use self::activity::Activity;
 use crate::clock::{Clock, UnixTime};
 
 pub use cookie::{CookieName, CookieNameError};
@@ -34,7 +37,7 @@ pub use keygen::{KeyPlace, add_key, new_key};
 pub use keys::{KeyId, KeyMistake, KeyRing, MAX_KEYS};
 pub use login::{LOGIN_LIFETIME, LoginCookies, MAX_LOGINS, TransactionId};
 pub use own::{OwnCookies, Stripped};
-pub use payload::{NewSession, Session, SessionId};
+pub use payload::{Grant, NewSession, Session, SessionId};
 pub use revocation::{Revocations, Why};
 pub use seal::{Binding, MAX_PLAIN_BYTES, Purpose, SealError, Sealer};
 
@@ -47,8 +50,10 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// A session is over this long after its login, however busy.
     pub max_lifetime: Duration,
-    /// Whether a session also ends with the ID token that it was made from.
+    /// Whether a session that can't be refreshed also ends with the ID token that it was made from.
     pub bound_to_token: bool,
+    /// How long before its tokens expire a session is refreshed; at most half of their lifetime.
+    pub refresh_before: Duration,
 }
 
 /// The sessions of one service: opens what browsers send, seals what they keep.
@@ -57,12 +62,13 @@ pub struct Sessions {
     config: Config,
     sealer: Sealer,
     clock: Clock,
+    activity: Arc<Activity>,
 }
 
 impl Sessions {
     /// Sessions sealed by `sealer`, whose bounds are judged by `clock`.
     pub fn new(config: Config, sealer: Sealer, clock: Clock) -> Self {
-        Self { config, sealer, clock }
+        Self { config, sealer, clock, activity: Arc::default() }
     }
 
     /// The session in a request's cookies, or why there is none.
@@ -80,7 +86,7 @@ impl Sessions {
             }
             found = match found {
                 Some(other) if other.id != session.id => return Err(Absent::Ambiguous),
-                Some(other) if other.sealed_at >= session.sealed_at => Some(other),
+                Some(other) if other.age_order() >= session.age_order() => Some(other),
                 _ => Some(session),
             };
         }
@@ -91,17 +97,38 @@ impl Sessions {
     /// in the request that are no longer needed. `request` holds the headers of the request.
     pub fn seal(&self, session: &Session, request: &HeaderMap) -> Result<Vec<HeaderValue>, SessionError> {
         let name = &self.config.cookie_name;
-        let payload = session.to_payload(self.clock.now())?;
-        let sealed = parts::split(&self.sealer, name, &payload)?.ok_or_else(|| {
-            let (claim, bytes) = session.biggest_claim();
-            SessionError::TooLarge { claim, bytes }
-        })?;
+        let sealed = self.cookie_values(session)?;
         let mut fields: Vec<_> = (0..)
             .zip(&sealed)
             .map(|(number, text)| cookie::set(&cookie::part_name(name, number), text, None))
             .collect();
         fields.extend(cookie::delete_parts(request, name, sealed.len()));
         Ok(fields)
+    }
+
+    /// The sealed texts of all parts. An ID token is dropped where it is what makes the session too large: it only
+    /// spares a question at the logout.
+    fn cookie_values(&self, session: &Session) -> Result<Vec<String>, SessionError> {
+        let name = &self.config.cookie_name;
+        let payload = session.to_payload(self.clock.now())?;
+        if let Some(sealed) = parts::split(&self.sealer, name, &payload)? {
+            return Ok(sealed);
+        }
+        if session.id_token.is_some() {
+            return self.cookie_values(&Session { id_token: None, ..session.clone() });
+        }
+        let (claim, bytes) = session.biggest_claim();
+        Err(SessionError::TooLarge { claim, bytes })
+    }
+
+    /// Whether the session fits into cookies, or why not.
+    pub fn fits(&self, session: &Session) -> Result<(), SessionError> {
+        self.cookie_values(session).map(|_| ())
+    }
+
+    /// When the session is to be refreshed, if it can be.
+    pub fn due_at(&self, session: &Session) -> Option<UnixTime> {
+        session.grant.as_ref().map(|grant| grant.due_at(self.config.refresh_before))
     }
 
     /// Whether the session has been used long enough after its last sealing to be sealed anew: a tenth of the
@@ -128,13 +155,28 @@ impl Sessions {
         if now.since(session.logged_in_at) >= self.config.max_lifetime {
             return Err(Absent::MaxLifetime);
         }
-        if self.config.bound_to_token && now >= session.token_expires_at {
+        if self.ends_with_token(session) && now >= session.token_expires_at {
             return Err(Absent::TokenExpired);
         }
-        if now.since(session.sealed_at) >= self.config.idle_timeout {
+        let is_idle = |last_used| now.since(last_used) >= self.config.idle_timeout;
+        if is_idle(session.sealed_at) && is_idle(self.last_used(session)) {
             return Err(Absent::IdleTimeout);
         }
         Ok(())
+    }
+
+    /// Notes that the session is in use although no request says so. Its next request may come later for that, with
+    /// a cookie that would be too old.
+    pub fn note_use(&self, session: &Session) {
+        self.activity.note(session.id, self.clock.now());
+    }
+
+    /// When the session was last used, by what its cookie says and by what was noted in this process.
+    fn last_used(&self, session: &Session) -> UnixTime {
+        let latest = self.clock.now().plus(MAX_CLOCK_DIFFERENCE);
+        // What was noted by a clock that was wrong prolongs nothing.
+        let noted = self.activity.last(session.id).filter(|noted| *noted <= latest);
+        noted.map_or(session.sealed_at, |noted| noted.max(session.sealed_at))
     }
 
     /// The Set-Cookie fields that delete every session cookie of this service that the request carries, with
@@ -152,12 +194,16 @@ impl Sessions {
     /// When the session ends however busy it is.
     pub fn expires_at(&self, session: &Session) -> UnixTime {
         let end = session.logged_in_at.plus(self.config.max_lifetime);
-        if self.config.bound_to_token { end.min(session.token_expires_at) } else { end }
+        if self.ends_with_token(session) { end.min(session.token_expires_at) } else { end }
+    }
+
+    fn ends_with_token(&self, session: &Session) -> bool {
+        self.config.bound_to_token && session.grant.is_none()
     }
 
     /// When the session ends if it is not sealed anew.
     pub fn idle_expires_at(&self, session: &Session) -> UnixTime {
-        session.sealed_at.plus(self.config.idle_timeout).min(self.expires_at(session))
+        self.last_used(session).plus(self.config.idle_timeout).min(self.expires_at(session))
     }
 }
 

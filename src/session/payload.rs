@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Duration;
 
 use aws_lc_rs::rand;
 use base64::Engine as _;
@@ -14,6 +15,7 @@ use zeroize::Zeroizing;
 
 use super::seal::SealError;
 use crate::clock::{Millis, UnixTime};
+use crate::secret::Secret;
 use crate::tag::Claims;
 
 /// One login of one person in one browser.
@@ -44,10 +46,44 @@ pub struct Session {
     pub acr: Option<String>,
     /// When the person was authenticated (`auth_time`).
     pub auth_time: Option<UnixTime>,
+    /// How often the session has been refreshed. Of two revisions of one session the higher one counts.
+    pub revision: u32,
+    /// What it can be refreshed with, if the provider gave a refresh token.
+    pub grant: Option<Grant>,
+    /// The last ID token, where it may be needed as the hint of a logout (RP-Initiated Logout 1.0 section 2).
+    pub id_token: Option<Secret<String>>,
+}
+
+/// What a session is refreshed with, and when that is due.
+#[derive(Clone, PartialEq)]
+pub struct Grant {
+    /// The refresh token (RFC 6749 section 1.5). Of one that rotates, the latest.
+    pub refresh_token: Secret<String>,
+    /// The nonce of the login, which a new ID token may repeat (OIDC Core section 12.2).
+    pub nonce: String,
+    /// When the provider answered.
+    pub received_at: UnixTime,
+    /// When what it answered expires: the access token, or the ID token if that is earlier.
+    pub expires_at: UnixTime,
+    /// The claims that its UserInfo endpoint told.
+    pub from_user_info: BTreeSet<String>,
+}
+
+impl Grant {
+    /// When the session is to be refreshed: `margin` ahead of the expiry, at most half of the lifetime.
+    pub fn due_at(&self, margin: Duration) -> UnixTime {
+        self.expires_at.minus(margin.min(self.expires_at.since(self.received_at) / 2))
+    }
+}
+
+impl fmt::Debug for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Grant").field("expires_at", &self.expires_at).finish_non_exhaustive()
+    }
 }
 
 /// What a login found out, for [`Session::new`].
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct NewSession<'a> {
     /// `iss` of the ID token.
     pub issuer: &'a str,
@@ -67,6 +103,10 @@ pub struct NewSession<'a> {
     pub acr: Option<&'a str>,
     /// `auth_time` of the ID token.
     pub auth_time: Option<UnixTime>,
+    /// What came with it to refresh the session.
+    pub grant: Option<Grant>,
+    /// The ID token itself, if it is to be kept.
+    pub id_token: Option<Secret<String>>,
 }
 
 impl Session {
@@ -86,7 +126,20 @@ impl Session {
             token_expires_at: login.token_expires_at,
             acr: login.acr.map(str::to_owned),
             auth_time: login.auth_time,
+            revision: 0,
+            grant: login.grant,
+            id_token: login.id_token,
         })
+    }
+
+    /// Of two copies of one session the greater counts: refreshed more often, then sealed later.
+    pub(super) fn age_order(&self) -> (u32, UnixTime) {
+        (self.revision, self.sealed_at)
+    }
+
+    /// Whether this is the same login as `other`, of the same person.
+    pub fn is_same_login(&self, other: &Session) -> bool {
+        self.id == other.id && self.issuer == other.issuer && self.subject == other.subject
     }
 
     /// Whether the session was made with all of these claims in mind. If not, it can't be judged by rules that
@@ -116,13 +169,16 @@ impl Session {
             token_expires_at: self.token_expires_at,
             acr: self.acr.as_deref().map(Cow::Borrowed),
             auth_time: self.auth_time,
+            revision: self.revision,
+            grant: self.grant.as_ref().map(GrantText::of),
+            id_token: self.id_token.as_ref().map(|text| text.expose().as_str().into()),
         };
         serde_json::to_vec(&payload).map(Zeroizing::new).map_err(|_| SealError::Encoding)
     }
 
     pub(super) fn from_payload(payload: &[u8]) -> Option<Session> {
         let payload: Payload<'_> = serde_json::from_slice(payload).ok()?;
-        if payload.version != PAYLOAD_VERSION {
+        if !READABLE.contains(&payload.version) {
             return None;
         }
         Some(Session {
@@ -139,6 +195,9 @@ impl Session {
             token_expires_at: payload.token_expires_at,
             acr: payload.acr.map(Cow::into_owned),
             auth_time: payload.auth_time,
+            revision: payload.revision,
+            grant: payload.grant.map(GrantText::into_grant),
+            id_token: payload.id_token.map(|text| Secret::new(text.into_owned())),
         })
     }
 }
@@ -159,7 +218,7 @@ impl fmt::Debug for Session {
 pub struct SessionId(pub(super) [u8; 16]);
 
 impl SessionId {
-    fn new() -> Result<Self, SealError> {
+    pub(super) fn new() -> Result<Self, SealError> {
         let mut bytes = [0; 16];
         rand::fill(&mut bytes).map_err(|_| SealError::Random)?;
         Ok(Self(bytes))
@@ -213,6 +272,59 @@ struct Payload<'a> {
     acr: Option<Cow<'a, str>>,
     #[serde(rename = "at", default, skip_serializing_if = "Option::is_none")]
     auth_time: Option<UnixTime>,
+    #[serde(rename = "r", default, skip_serializing_if = "is_zero")]
+    revision: u32,
+    #[serde(rename = "g", default, skip_serializing_if = "Option::is_none")]
+    grant: Option<GrantText<'a>>,
+    #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
+    id_token: Option<Cow<'a, str>>,
 }
 
-const PAYLOAD_VERSION: u8 = 1;
+/// A [`Grant`] as JSON.
+#[derive(Serialize, Deserialize)]
+struct GrantText<'a> {
+    #[serde(rename = "t")]
+    refresh_token: Cow<'a, str>,
+    #[serde(rename = "n")]
+    nonce: Cow<'a, str>,
+    #[serde(rename = "r")]
+    received_at: UnixTime,
+    #[serde(rename = "e")]
+    expires_at: UnixTime,
+    #[serde(rename = "u", default, skip_serializing_if = "no_names")]
+    from_user_info: Cow<'a, BTreeSet<String>>,
+}
+
+impl<'a> GrantText<'a> {
+    fn of(grant: &'a Grant) -> Self {
+        Self {
+            refresh_token: grant.refresh_token.expose().as_str().into(),
+            nonce: grant.nonce.as_str().into(),
+            received_at: grant.received_at,
+            expires_at: grant.expires_at,
+            from_user_info: Cow::Borrowed(&grant.from_user_info),
+        }
+    }
+
+    fn into_grant(self) -> Grant {
+        Grant {
+            refresh_token: Secret::new(self.refresh_token.into_owned()),
+            nonce: self.nonce.into_owned(),
+            received_at: self.received_at,
+            expires_at: self.expires_at,
+            from_user_info: self.from_user_info.into_owned(),
+        }
+    }
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+fn no_names(names: &Cow<'_, BTreeSet<String>>) -> bool {
+    names.is_empty()
+}
+
+/// Version 2 has the grant. An older Portcullis would drop it without a word.
+const PAYLOAD_VERSION: u8 = 2;
+const READABLE: [u8; 2] = [1, PAYLOAD_VERSION];

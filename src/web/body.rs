@@ -1,8 +1,9 @@
 //! The one body type: of the requests that we forward, the answers that we pass on, and the pages that
 //! we make ourselves.
 //!
-//! Owns the idle deadline of a streamed body, the count of its bytes, and the rule that a body cut short
-//! is an error and never a clean end. May not know where a body comes from beyond hyper, nor who counts.
+//! Owns the deadlines of a streamed body, the count of its bytes, and the rule that a body cut short is an error and
+//! never a clean end, unless its reader knows better. May not know where a body comes from beyond hyper, nor who
+//! counts.
 
 use std::fmt;
 use std::pin::Pin;
@@ -11,10 +12,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
+use super::deadline::Deadline;
+use super::lifeline::Lifeline;
 use super::trailers::without_forbidden;
 
 /// A message body. Not `Send`: it lives and dies on the worker that made it.
@@ -121,6 +125,8 @@ pub struct PeerBody {
     carrier: Option<Box<dyn Carrier>>,
     deadline: Deadline,
     observer: Option<(Flow, Rc<dyn Observer>)>,
+    farewell: Farewell,
+    over: bool,
 }
 
 impl PeerBody {
@@ -136,7 +142,14 @@ impl PeerBody {
     }
 
     fn from_source(incoming: Source, carrier: Option<Box<dyn Carrier>>) -> Self {
-        Self { incoming, carrier, deadline: Deadline::default(), observer: None }
+        Self {
+            incoming,
+            carrier,
+            deadline: Deadline::default(),
+            observer: None,
+            farewell: Farewell::default(),
+            over: false,
+        }
     }
 
     /// The longest wait for the next bytes; `None` is for streams that are quiet by nature.
@@ -144,20 +157,34 @@ impl PeerBody {
         self.deadline.idle = limit;
     }
 
-    /// The moment at which the body is cut, however busy it is.
-    pub fn set_end(&mut self, end: Option<Instant>) {
+    /// The session that the body belongs to: when it ends at `end`, or `lifeline` is cut, so does the body, however
+    /// busy it is. Bytes of the body are its movement.
+    pub fn belongs_to(&mut self, end: Option<Instant>, lifeline: Option<Rc<Lifeline>>) {
         self.deadline.end = end;
+        self.deadline.lifeline = lifeline;
+    }
+
+    /// How the reader is told of that end.
+    pub fn set_farewell(&mut self, farewell: Farewell) {
+        self.farewell = farewell;
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        if self.deadline.is_cut() && !self.incoming.is_end_stream() {
+            return Poll::Ready(self.part());
+        }
         let frame = match self.poll_incoming(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => match self.deadline.poll(cx) {
+                Poll::Ready(BodyError::SessionEnded) => return Poll::Ready(self.part()),
                 Poll::Ready(missed) => Some(Err(missed)),
                 Poll::Pending => return Poll::Pending,
             },
         };
-        self.deadline.armed = false;
+        self.deadline.moved();
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
                 if let (Some(bytes), Some((flow, observer))) = (frame.data_ref(), &self.observer) {
@@ -171,7 +198,7 @@ impl PeerBody {
             }
             Some(Err(error)) => {
                 self.carrier = None;
-                self.finish(if matches!(error, BodyError::Expired) { End::Closed } else { End::Cut });
+                self.finish(End::Cut);
                 Some(Err(error))
             }
             None => {
@@ -179,6 +206,18 @@ impl PeerBody {
                 None
             }
         })
+    }
+
+    /// The end of a body whose session has ended.
+    fn part(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
+        self.over = true;
+        self.carrier = None;
+        self.finish(End::SessionEnded);
+        match self.farewell {
+            Farewell::Error => Some(Err(BodyError::SessionEnded)),
+            Farewell::End => None,
+            Farewell::GrpcStatus => Some(Ok(Frame::trailers(unauthenticated()))),
+        }
     }
 
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -252,6 +291,26 @@ impl Source {
     }
 }
 
+/// How the reader of a body is told that the session ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Farewell {
+    /// By an error: nobody may take what came for the whole.
+    #[default]
+    Error,
+    /// As if it were complete: for streams of which no part is the last, and whose reader comes again.
+    End,
+    /// By the status UNAUTHENTICATED of a gRPC call.
+    GrpcStatus,
+}
+
+/// What a gRPC call ends with (gRPC over HTTP/2, "Responses").
+fn unauthenticated() -> HeaderMap {
+    [("grpc-status", "16"), ("grpc-message", "the session ended")]
+        .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+        .into_iter()
+        .collect()
+}
+
 /// The connection that a body arrives on, driven by whoever reads the body: no task, no channel and no
 /// wake-up of their own.
 pub trait Carrier {
@@ -300,7 +359,9 @@ pub enum End {
     Complete,
     /// By the sender or a deadline, before its last byte; the client was made to notice.
     Cut,
-    /// By us, because the session ended or the process drains; the client was made to notice.
+    /// By us, because the session ended; the client was made to notice.
+    SessionEnded,
+    /// By us, because the process drains; the client was made to notice.
     Closed,
     /// The client went away.
     Abandoned,
@@ -318,36 +379,7 @@ pub enum BodyError {
     /// Nothing came for as long as the idle limit.
     #[error("the body stalled for longer than limits.bodyIdleTimeout")]
     Stalled,
-    /// The moment until which this body was allowed to flow is over.
-    #[error("the stream has reached the end of the session that it belongs to")]
-    Expired,
-}
-
-/// When waiting for the next bytes is given up.
-#[derive(Default)]
-struct Deadline {
-    idle: Option<Duration>,
-    end: Option<Instant>,
-    /// Made at the first wait, reset at later ones: most small bodies never wait.
-    timer: Option<Pin<Box<Sleep>>>,
-    armed: bool,
-}
-
-impl Deadline {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
-        if !self.armed {
-            let idle = self.idle.map(|limit| Instant::now() + limit);
-            let Some(at) = [idle, self.end].into_iter().flatten().min() else { return Poll::Pending };
-            match &mut self.timer {
-                Some(timer) => timer.as_mut().reset(at),
-                none => *none = Some(Box::pin(tokio::time::sleep_until(at))),
-            }
-            self.armed = true;
-        }
-        let Some(timer) = &mut self.timer else { return Poll::Pending };
-        timer.as_mut().poll(cx).map(|()| match self.end {
-            Some(end) if end <= Instant::now() => BodyError::Expired,
-            _ => BodyError::Stalled,
-        })
-    }
+    /// The session that this body belongs to has ended.
+    #[error("the session ended before the body did")]
+    SessionEnded,
 }

@@ -5,8 +5,10 @@
 
 pub mod body;
 pub mod challenge;
+mod deadline;
 mod dial;
 mod fail;
+pub mod lifeline;
 pub mod outbound;
 pub mod page;
 mod problem;

@@ -148,19 +148,18 @@ async fn call(stage: &Stage, headers: Pairs<'_>, body: &str) -> Answer {
     stage.browser().send("POST", &url, headers, body.as_bytes()).await
 }
 
-async fn session_id(stage: &Stage, browser: &mut Browser) -> String {
-    let told = browser.fetch(&stage.url("/aporeto/oidc/session")).await.expect(200).json();
-    told["session"].as_str().unwrap().to_owned()
+/// The id of the only session so far, from the event of its login.
+async fn session_id(stage: &Stage) -> String {
+    let login = stage.proxy.line("the login", |line| line["event"] == "login").await;
+    login["session"].as_str().expect("a session id").to_owned()
 }
 
 /// The administrator's calls, on two workers that both have the sessions open.
 #[tokio::test]
 async fn an_administrator_ends_sessions() {
     let stage = Stage::with(|plan| plan.limit("workers", json!(2))).await;
-    let mut named = stage.logged_in().await;
-    let id = session_id(&stage, &mut named).await;
-    let login = |line: &Value| line["event"] == "login" && line["session"] == id.as_str();
-    stage.proxy.line("the login with its session", login).await;
+    let named = stage.logged_in().await;
+    let id = session_id(&stage).await;
     let same_person = stage.logged_in().await;
     stage.idp.change(|behaviour| behaviour.user["sub"] = json!("bob & co"));
     let other = stage.logged_in().await;

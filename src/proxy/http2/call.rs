@@ -17,6 +17,7 @@ use super::sending::Sending;
 use crate::proxy::Error;
 use crate::proxy::upload::{Progress, Upload};
 use crate::web::body::PeerBody;
+use crate::web::lifeline::{LISTEN_AFTER, Lifeline, until_cut};
 
 /// An answer: its head, and its body unless it has none.
 pub(in crate::proxy) struct Answer {
@@ -26,11 +27,13 @@ pub(in crate::proxy) struct Answer {
 
 /// How long an answer's head may take.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::proxy) struct Wait {
+pub(in crate::proxy) struct Wait<'a> {
     /// Longest wait, counted from the last progress of the request's body.
     pub(in crate::proxy) limit: Option<Duration>,
     /// When it ends in any case: with the caller's session.
     pub(in crate::proxy) end: Option<Instant>,
+    /// Whose cut ends it too.
+    pub(in crate::proxy) lifeline: Option<&'a Lifeline>,
 }
 
 /// Why a call gave no answer.
@@ -59,7 +62,7 @@ impl Room {
         mut self,
         request: Request<Upload>,
         progress: Option<&Progress>,
-        wait: Wait,
+        wait: Wait<'_>,
     ) -> Result<Answer, Failure> {
         let (start, had_served) = (Instant::now(), self.link.has_served());
         let (head, upload) = request.into_parts();
@@ -150,7 +153,7 @@ enum Missed {
 async fn head_of(
     answer: ResponseFuture,
     progress: Option<&Progress>,
-    wait: Wait,
+    wait: Wait<'_>,
 ) -> Result<Response<h2::RecvStream>, Missed> {
     let start = Instant::now();
     let mut answer = pin!(answer);
@@ -158,22 +161,35 @@ async fn head_of(
         let since = progress.map_or(start, Progress::waiting_since).max(start);
         [wait.limit.map(|limit| since + limit), wait.end].into_iter().flatten().min()
     };
-    let Some(first) = due(None) else { return answer.await.map_err(Missed::Failed) };
+    let listen = wait.lifeline.map(|_| start + LISTEN_AFTER);
+    let Some(first) = [due(None), listen].into_iter().flatten().min() else {
+        return answer.await.map_err(Missed::Failed);
+    };
     let mut timer = pin!(tokio::time::sleep_until(first));
+    let mut cut = pin!(until_cut(wait.lifeline));
+    let mut listening = false;
     poll_fn(|cx| {
         loop {
             if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
                 return Poll::Ready(answer.map_err(Missed::Failed));
             }
-            ready!(timer.as_mut().poll(cx));
+            if listening && cut.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(Missed::Late(Error::SessionEnded)));
+            }
+            if !timer.is_elapsed() {
+                ready!(timer.as_mut().poll(cx));
+            }
             let now = Instant::now();
             if wait.end.is_some_and(|end| end <= now) {
                 return Poll::Ready(Err(Missed::Late(Error::SessionEnded)));
             }
             match due(progress) {
                 Some(due) if due > now => timer.as_mut().reset(due),
-                _ => return Poll::Ready(Err(Missed::Late(Error::ResponseTimeout))),
+                Some(_) => return Poll::Ready(Err(Missed::Late(Error::ResponseTimeout))),
+                None if listening => return Poll::Pending,
+                None => {}
             }
+            listening = true;
         }
     })
     .await

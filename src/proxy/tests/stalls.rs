@@ -39,22 +39,24 @@ fn an_answer_that_stalls_is_cut_and_an_event_stream_is_not() {
 #[test]
 fn a_stream_ends_with_its_session() {
     worker(async {
-        let address = application(|_, mut stream| async move {
-            read_head(&mut stream).await;
-            let head =
-                "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
-            let _ = stream.write_all(head.as_bytes()).await;
-            while stream.write_all(b"1\r\nx\r\n").await.is_ok() {
-                tokio::time::sleep(SHORT / 20).await;
-            }
-        })
-        .await;
-        let end = Instant::now() + 3 * SHORT;
-        let front = front_until(Protocol::Http1, forwarder(address), Some(end)).await;
-        let (_, body) = front.raw("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-        assert!(Instant::now() >= end, "too early");
-        assert!(!body.is_empty() && !body.ends_with(b"0\r\n\r\n"));
-        assert_eq!(front.tally.end().await, End::Closed);
+        for (kind, ends_well) in [("text/event-stream", true), ("video/mp4", false)] {
+            let address = application(move |_, mut stream| async move {
+                read_head(&mut stream).await;
+                let head =
+                    format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n");
+                let _ = stream.write_all(head.as_bytes()).await;
+                while stream.write_all(b"1\r\nx\r\n").await.is_ok() {
+                    tokio::time::sleep(SHORT / 20).await;
+                }
+            })
+            .await;
+            let end = Instant::now() + 3 * SHORT;
+            let front = front_until(Protocol::Http1, forwarder(address), Some(end)).await;
+            let (_, body) = front.raw("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+            assert!(Instant::now() >= end, "too early");
+            assert!(!body.is_empty() && body.ends_with(b"0\r\n\r\n") == ends_well, "{kind}");
+            assert_eq!(front.tally.end().await, End::SessionEnded);
+        }
     });
 }
 

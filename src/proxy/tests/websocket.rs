@@ -80,20 +80,28 @@ fn tunnels_end_when_they_are_told_to() {
         socket.next().await.unwrap().unwrap();
         assert_eq!(forwarder.open_tunnels(), 1);
         forwarder.close_tunnels();
-        assert!(!matches!(socket.next().await, Some(Ok(_))));
+        assert_eq!(farewell(&mut socket).await, Some((1001, "going away".to_owned())));
         assert_eq!(served.tally.end().await, End::Closed);
         assert_eq!(forwarder.open_tunnels(), 0);
         // So do those that come too late.
         if let Ok(mut late) = websocket(&served).await {
-            assert!(!matches!(late.next().await, Some(Ok(_))));
+            assert_eq!(farewell(&mut late).await, Some((1001, "going away".to_owned())));
         }
 
         let end = Instant::now() + SHORT;
         let ending = front_until(Protocol::Http1, self::forwarder(echo().await), Some(end)).await;
         let mut socket = websocket(&ending).await.unwrap();
-        assert!(!matches!(socket.next().await, Some(Ok(_))));
-        assert_eq!(ending.tally.end().await, End::Closed);
+        assert_eq!(farewell(&mut socket).await, Some((1008, "session ended".to_owned())));
+        assert_eq!(ending.tally.end().await, End::SessionEnded);
     });
+}
+
+/// The Close that comes next, and then the end; `None` if it is the end that comes.
+async fn farewell(socket: &mut WebSocketStream<TcpStream>) -> Option<(u16, String)> {
+    let Some(Ok(Message::Close(frame))) = socket.next().await else { return None };
+    let frame = frame.expect("a code");
+    assert!(socket.next().await.is_none(), "more after a Close");
+    Some((frame.code.into(), frame.reason.to_string()))
 }
 
 #[test]

@@ -63,6 +63,9 @@ pub enum Why {
     /// The provider refused to refresh it, or its answer was refused.
     #[error("the identity provider did not prolong the session")]
     Refused,
+    /// Somebody else has logged in in the same browser.
+    #[error("somebody else has logged in in the same browser")]
+    Replaced,
     /// From a time of which it is no longer known what was ended.
     #[error("the session is from before the point up to which all sessions are over")]
     Older,
@@ -219,12 +222,13 @@ fn code(why: Why) -> u8 {
         Why::FrontChannel => b'f',
         Why::Admin => b'a',
         Why::Refused => b'r',
+        Why::Replaced => b'n',
         Why::Older => b'o',
     }
 }
 
 fn why_of(code: u8) -> Option<Why> {
-    [Why::Logout, Why::BackChannel, Why::FrontChannel, Why::Admin, Why::Refused, Why::Older]
+    [Why::Logout, Why::BackChannel, Why::FrontChannel, Why::Admin, Why::Refused, Why::Replaced, Why::Older]
         .into_iter()
         .find(|why| self::code(*why) == code)
 }

@@ -47,6 +47,8 @@ impl Service {
             token_expires_at: self.clock.now(),
             acr: None,
             auth_time: None,
+            grant: None,
+            id_token: None,
         };
         Session::new(login, self.clock.now()).unwrap()
     }
