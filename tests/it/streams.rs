@@ -158,7 +158,11 @@ impl Open {
 /// Of several sessions of one person, on both workers, one ends.
 #[tokio::test]
 async fn a_logout_ends_every_stream_of_the_session() {
-    let stage = Stage::with(|plan| plan.limit("workers", json!(2))).await;
+    let stage = Stage::with(|plan| {
+        plan.limit("workers", json!(2));
+        plan.limit("drain", json!("1s"));
+    })
+    .await;
     let (mut leaving, staying) = (stage.logged_in().await, stage.logged_in().await);
     let cookie = leaving.cookies(HOST);
     // Enough for both workers to have some.
@@ -227,9 +231,11 @@ async fn a_logout_ends_calls_of_grpc() {
 /// The absolute bound, which no use prolongs.
 #[tokio::test]
 async fn the_longest_life_of_a_session_ends_its_streams() {
-    let stage =
-        Stage::with(|plan| plan.config["session"] = json!({ "idleTimeout": "6s", "maxLifetime": "6s" }))
-            .await;
+    let stage = Stage::with(|plan| {
+        plan.limit("drain", json!("1s"));
+        plan.config["session"] = json!({ "idleTimeout": "6s", "maxLifetime": "6s" });
+    })
+    .await;
     let cookie = stage.logged_in().await.cookies(HOST);
     let begun = Instant::now();
     let open = Open::begin(&stage, "expiring", &cookie, 1).await;
