@@ -1,5 +1,6 @@
 //! Streams belong to a session: they end with it, on every worker and as their protocol ends, and keep it in use.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -176,13 +177,18 @@ async fn a_logout_ends_every_stream_of_the_session() {
     stage.app.wait_for_ends(ends + 28).await;
     others.goes_on(&stage).await;
     echoes(&mut public).await;
+    let mut workers = BTreeSet::new();
     for received in stage.app.received() {
         if received.target().ends_with("?leaving") {
-            let record = stage.proxy.record(&received.header("x-request-id").concat()).await;
+            let id = received.header("x-request-id").concat();
+            let record = stage.proxy.record(&id).await;
+            // Each worker numbers its requests from a place of its own.
+            workers.insert(id[..16].to_owned());
             assert_eq!(record["detail"], "the session ended", "{record}");
             assert_eq!(record["action"], "Accept", "{record}");
         }
     }
+    assert_eq!(workers.len(), 2, "{workers:?}");
 }
 
 #[tokio::test]
