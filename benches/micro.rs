@@ -110,6 +110,7 @@ fn cookie_open(bencher: Bencher<'_, '_>) {
         idle_timeout: Duration::from_secs(3600),
         max_lifetime: Duration::from_secs(12 * 3600),
         bound_to_token: false,
+        refresh_before: Duration::from_secs(60),
     };
     let sessions = Sessions::new(config, sealer, clock.clone());
     let request = signed_in(&sessions, clock.now());
@@ -124,9 +125,12 @@ fn signed_in(sessions: &Sessions, now: UnixTime) -> HeaderMap {
         sid: None,
         claims: &claims(),
         keep: &BTreeSet::from(["email", "email_verified", "groups"].map(str::to_owned)),
+        born: now.into(),
         token_expires_at: now.plus(Duration::from_secs(3600)),
         acr: None,
         auth_time: Some(now),
+        grant: None,
+        id_token: None,
     };
     let session = Session::new(login, now).unwrap();
     let fields = sessions.seal(&session, &HeaderMap::new()).unwrap();

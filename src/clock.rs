@@ -1,8 +1,12 @@
 //! The wall clock, injected so that tests can set it. Timeouts use tokio's monotonic clock instead.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// Whole seconds since 1970-01-01T00:00:00Z, as JWT NumericDates are used here (RFC 7519 section 2).
 #[derive(
@@ -25,6 +29,29 @@ impl UnixTime {
     /// How long after `earlier` this is; zero if it is not.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_secs(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// RFC 3339, UTC.
+impl fmt::Display for UnixTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = i64::try_from(self.0).unwrap_or(i64::MAX);
+        let moment = OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        f.write_str(&moment.format(&Rfc3339).unwrap_or_default())
+    }
+}
+
+/// Milliseconds since 1970-01-01T00:00:00Z: for what must be put in order within a second.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
+pub struct Millis(pub u64);
+
+impl From<UnixTime> for Millis {
+    /// The beginning of the second.
+    fn from(time: UnixTime) -> Self {
+        Self(time.0.saturating_mul(1000))
     }
 }
 
@@ -57,6 +84,17 @@ impl Clock {
                 UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
             }
             Kind::Manual(seconds) => UnixTime(seconds.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// The time now, in milliseconds. A clock set by hand stands at the beginning of its second.
+    pub fn now_millis(&self) -> Millis {
+        match &self.0 {
+            Kind::System => {
+                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+            }
+            Kind::Manual(_) => self.now().into(),
         }
     }
 }

@@ -105,7 +105,7 @@ async fn trial(arguments: &TryArgs, log: Log) -> Result<(), TrialError> {
         Some(Ok(connector)) if own_url.is_some() => connector.probe(PROBE_TIMEOUT).await.is_ok(),
         _ => true,
     };
-    let options = Options { log, explain_denials: true };
+    let options = Options { log, explain_denials: true, clock: Clock::system() };
     let mut tries = 0;
     let proxy = loop {
         match Proxy::assemble(&config, &options) {

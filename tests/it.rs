@@ -26,12 +26,15 @@ mod it {
     mod interim;
     mod limits;
     mod login;
+    mod logout;
     mod matrix;
     mod memory;
     mod original;
     mod outcomes;
     mod paths;
+    mod refresh;
     mod reload;
+    mod revocation;
     mod rp_answers;
     mod rp_basic;
     mod rp_config;

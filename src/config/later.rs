@@ -2,17 +2,15 @@
 //! an error of its own: nothing that protects is ever accepted and ignored.
 
 /// Keys, with the indices of lists left out.
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 8] = [
     "services.JWTAudiences",
     "services.JWTIssuers",
     "services.JWTSigningCertificate",
     "services.JWTSigningCertificateFile",
     "services.MTLSCertificateAuthority",
     "services.MTLSCertificateAuthorityFile",
-    "services.OIDCFrontChannelLogout",
     "services.identityAssertion",
     "session.redis",
-    "session.refreshBefore",
 ];
 
 /// Values of keys that are known.

@@ -139,6 +139,8 @@ pub struct Service {
     pub allowed_origins: Vec<String>,
     /// The max-age of Strict-Transport-Security.
     pub hsts: Option<Duration>,
+    /// Whether the provider may end sessions by a frame in the browser.
+    pub front_channel_logout: bool,
     /// The session and its cookie.
     pub session: session::Config,
     /// The cookies of logins in progress, before the dot and the id.

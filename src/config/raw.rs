@@ -58,7 +58,11 @@ pub struct Session {
     /// A session is over so long after the login, used or not.
     #[schemars(extend("x-minimum" = "1s"))]
     pub max_lifetime: TimeSpan,
-    /// A session also ends with its ID token.
+    /// How long before its tokens expire a session with a refresh token (scope `offline_access`) is refreshed, at
+    /// most half of their lifetime. Its tags are then made anew.
+    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1d"))]
+    pub refresh_before: TimeSpan,
+    /// A session without a refresh token also ends with its ID token.
     pub bound_to_token: bool,
 }
 
@@ -70,6 +74,7 @@ impl Default for Session {
             cookie_name: "__Host-portcullis".to_owned(),
             idle_timeout: TimeSpan::seconds(3_600),
             max_lifetime: TimeSpan::seconds(12 * 3_600),
+            refresh_before: TimeSpan::seconds(60),
             bound_to_token: false,
         }
     }

@@ -66,6 +66,10 @@ pub struct Service {
     /// are then verified). Those of the protocol itself are refused.
     #[serde(rename = "OIDCAuthorizationParameters")]
     pub oidc_authorization_parameters: BTreeMap<String, String>,
+    /// Front-channel logout at `/aporeto/oidc/frontchannel-logout`: the identity provider ends a session by loading
+    /// that page in a frame, with the exact `iss` and a `sid`. Back-channel logout needs no setting, and is better.
+    #[serde(rename = "OIDCFrontChannelLogout")]
+    pub oidc_front_channel_logout: bool,
 
     /// The host names of the application. A request for another one gets 421. By default the host of
     /// `OIDCCallbackURL`, which must be among them.
@@ -190,6 +194,7 @@ impl Default for Service {
             oidc_clock_skew: TimeSpan::seconds(60),
             oidc_user_info: UserInfo::Auto,
             oidc_authorization_parameters: BTreeMap::new(),
+            oidc_front_channel_logout: false,
             hosts: Vec::new(),
             listen_address: None,
             exposed_port: None,

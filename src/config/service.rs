@@ -93,11 +93,13 @@ impl Resolver<'_> {
             redirect_on_failure: redirect_on_failure?,
             allowed_origins,
             hsts: raw.hsts.map(|age| age.0),
+            front_channel_logout: raw.oidc_front_channel_logout,
             session: session::Config {
                 cookie_name: CookieName::parse(&shared.session.cookie_name).ok()?,
                 idle_timeout: shared.session.idle_timeout.0,
                 max_lifetime: shared.session.max_lifetime.0,
                 bound_to_token: shared.session.bound_to_token,
+                refresh_before: shared.session.refresh_before.0,
             },
             login_cookie: CookieName::parse(CookieName::LOGIN).ok()?,
         })

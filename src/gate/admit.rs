@@ -85,7 +85,14 @@ impl Worker {
         {
             return Err(Refusal::Origin);
         }
-        match self.judge(&arrived, &request, entry)? {
+        let presented = self.credentials(&arrived, request.headers());
+        let presented = match (presented, &service.relying_party) {
+            (Ok(found), Some(party)) if found.known.is_due(self.clock.now()) => {
+                Box::pin(self.refreshed(&arrived, party, request.headers(), found, entry)).await
+            }
+            (presented, _) => presented,
+        };
+        match self.judge(&arrived, &request, presented, entry)? {
             Next::Forward(allowed) => self.forward(&arrived, request, connection, allowed, entry).await,
             // Boxed, so that requests that are forwarded don't carry the room for logins around.
             Next::SignIn(wishes, absent) => {
@@ -175,11 +182,42 @@ impl Worker {
         Ok((host, local))
     }
 
+    /// Who sends this request, where that is asked at all.
+    fn credentials(&self, arrived: &Arrived<'_>, headers: &HeaderMap) -> Result<Presented, Absent> {
+        match &arrived.local.service.relying_party {
+            Some(party) if arrived.entrance != Entrance::PublicOnly => {
+                self.presented(arrived, party, headers)
+            }
+            _ => Err(Absent::NoCookie),
+        }
+    }
+
+    /// The newest revision of a session that is due to be refreshed; that of the request, where the provider
+    /// can't tell now. Every answer to an older cookie brings the newest along.
+    async fn refreshed(
+        &self,
+        arrived: &Arrived<'_>,
+        party: &RelyingParty,
+        headers: &HeaderMap,
+        presented: Presented,
+        entry: &mut Entry,
+    ) -> Result<Presented, Absent> {
+        let service = &arrived.local.service;
+        let newest = party.refreshes.newest(service, party, &presented.known.session).await;
+        presented.known.check_revocations(party)?;
+        let Some(newest) = newest else { return Ok(presented) };
+        party.sessions.check(&newest)?;
+        entry.cookies.extend(party.sessions.seal(&newest, headers).unwrap_or_default());
+        let known = presented.known.succeeded_by(&newest, service, party);
+        Ok(Presented { known, cookie: presented.cookie, outdated: true })
+    }
+
     /// Asks the rules.
     fn judge<'a>(
         &self,
         arrived: &'a Arrived<'_>,
         request: &Request<Incoming>,
+        presented: Result<Presented, Absent>,
         entry: &mut Entry,
     ) -> Result<Next<'a>, Refusal> {
         let service = &arrived.local.service;
@@ -197,10 +235,6 @@ impl Worker {
         if !public && !reads_credentials {
             return Err(Refusal::OnlyPublic);
         }
-        let presented = match &service.relying_party {
-            Some(party) if reads_credentials => self.presented(arrived, party, request.headers()),
-            _ => Err(Absent::NoCookie),
-        };
         let known = presented.as_ref().ok().map(|presented| &*presented.known);
         entry.subject = known.map(|known| known.subject.clone());
         if !public && let Err(Absent::Ambiguous) = presented {
@@ -321,9 +355,15 @@ impl Worker {
             }
             _ => Why::Untold,
         };
+        let made_anew =
+            known.and_then(|known| known.session.grant.as_ref().filter(|_| known.session.revision > 0));
+        let detail = match made_anew {
+            Some(grant) => format!("{denial}; the tags are those of the refresh at {}", grant.received_at),
+            None => denial.to_string(),
+        };
         let account = known.filter(|_| service.explain_denials).map(|known| known.subject.to_string());
         let sign_out = known.map(|_| service.url(service::LOGOUT_PATH));
-        Refusal::Denied { drop, account, sign_out, why, detail: denial.to_string() }
+        Refusal::Denied { drop, account, sign_out, why, detail }
     }
 }
 

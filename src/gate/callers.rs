@@ -28,12 +28,16 @@ pub(super) struct Known {
     pub(super) held: Held,
     /// The mapped claims.
     pub(super) identity: Identity,
+    /// When it is to be refreshed, if it can be.
+    due_at: Option<UnixTime>,
+    /// Its newest revision, for those who still come with this one.
+    successor: RefCell<Option<Rc<Known>>>,
     /// What its streams on this worker hang on.
     pub(super) lifeline: Rc<Lifeline>,
     /// Whether those who look for the end of streams know it.
     pub(super) is_listed: Cell<bool>,
     renewal: RefCell<Option<Renewal>>,
-    /// The generation of ended sessions among which this one was last looked for.
+    /// The epoch of the revocations among which this session was last looked for.
     looked_for: Cell<u64>,
 }
 
@@ -46,14 +50,16 @@ struct Renewal {
 }
 
 impl Known {
-    fn new(session: Session, service: &Service) -> Self {
+    fn new(session: Session, service: &Service, party: &RelyingParty) -> Self {
         let tags = TagSet::from_claims(&session.claims);
         let (identity, _dropped) = Identity::from_claims(&session.claims, &service.mappings);
         Self {
             subject: session.subject.as_str().into(),
             held: service.policy.bind(&tags),
             identity,
+            due_at: party.sessions.due_at(&session),
             session,
+            successor: RefCell::new(None),
             lifeline: Rc::default(),
             is_listed: Cell::new(false),
             renewal: RefCell::new(None),
@@ -67,6 +73,24 @@ impl Known {
             held: &self.held,
             acr: self.session.acr.as_deref(),
             auth_time: self.session.auth_time,
+        }
+    }
+
+    /// Whether it is time to refresh the session.
+    pub(super) fn is_due(&self, now: UnixTime) -> bool {
+        self.due_at.is_some_and(|due| now >= due)
+    }
+
+    /// The same for a newer revision of the session.
+    pub(super) fn succeeded_by(&self, newer: &Session, service: &Service, party: &RelyingParty) -> Rc<Known> {
+        let mut successor = self.successor.borrow_mut();
+        match &*successor {
+            Some(known) if known.session.revision == newer.revision => known.clone(),
+            _ => {
+                let known = Rc::new(Known::new(newer.clone(), service, party));
+                *successor = Some(known.clone());
+                known
+            }
         }
     }
 
@@ -100,17 +124,18 @@ impl Known {
         }
     }
 
-    /// Whether the session has been ended.
-    pub(super) fn has_ended(&self, party: &RelyingParty) -> bool {
-        let generation = party.ended.generation();
-        if self.looked_for.get() == generation {
-            return false;
+    /// Whether the session has been ended, and why.
+    pub(super) fn check_revocations(&self, party: &RelyingParty) -> Result<(), Absent> {
+        // Read before the look: what is ended in between moves it on.
+        let epoch = party.revocations.epoch();
+        if self.looked_for.get() == epoch {
+            return Ok(());
         }
-        let ended = party.ended.contains(&self.session.id);
-        if !ended {
-            self.looked_for.set(generation);
+        if let Some(why) = party.revocations.ended(&self.session) {
+            return Err(Absent::LoggedOut(why));
         }
-        ended
+        self.looked_for.set(epoch);
+        Ok(())
     }
 }
 
@@ -121,6 +146,8 @@ pub(super) struct Presented {
     pub(super) known: Rc<Known>,
     /// The request's Cookie field without ours.
     pub(super) cookie: CookieHeader,
+    /// The request came with an older revision, and the answer carries the newest.
+    pub(super) outdated: bool,
 }
 
 /// The sessions that one worker has opened lately. Bounds are asked again at every request.
@@ -167,14 +194,13 @@ impl Callers {
             }
             None => {
                 let known = self.open(service, party, headers, most_bytes / 2)?;
-                let presented = Presented { known, cookie: service.own_cookies.strip(headers).into() };
+                let presented =
+                    Presented { known, cookie: service.own_cookies.strip(headers).into(), outdated: false };
                 self.0.borrow_mut().by_fields.put(&fields, presented.clone(), most_bytes / 2);
                 presented
             }
         };
-        if presented.known.has_ended(party) {
-            return Err(Absent::LoggedOut);
-        }
+        presented.known.check_revocations(party)?;
         Ok(presented)
     }
 
@@ -196,7 +222,10 @@ impl Callers {
         if !session.keeps(&party.needed_claims) {
             return Err(Absent::ClaimsNotKept);
         }
-        let known = Rc::new(Known::new(session, service));
+        if party.front_channel_logout {
+            party.provider_sessions.note(&session);
+        }
+        let known = Rc::new(Known::new(session, service, party));
         self.0.borrow_mut().by_cookie.put(&key, known.clone(), most_bytes);
         Ok(known)
     }

@@ -1,21 +1,18 @@
 //! The reserved paths of a service with a login. They match exactly, never by prefix.
 
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Method, Request, Response};
-use http_body_util::{BodyExt as _, Limited};
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
-use serde::{Deserialize, Serialize};
 
 use super::Worker;
 use super::admit::Arrived;
 use super::entry::Entry;
-use super::login::{Wanted, open, seal};
-use super::navigation::{Navigation, only};
+use super::login::Wanted;
+use super::navigation::Navigation;
 use super::reject::Refusal;
-use super::service::{LOGIN_PATH, LOGOUT_PATH, RelyingParty, SESSION_PATH};
-use crate::clock::UnixTime;
-use crate::session::{Absent, Purpose};
-use crate::telemetry::{DropReason, Event, Level};
+use super::service::{
+    BACKCHANNEL_PATH, FRONTCHANNEL_PATH, LOGIN_PATH, LOGOUT_PATH, RelyingParty, SESSION_PATH,
+};
+use crate::telemetry::DropReason;
 use crate::web::Body;
 use crate::web::respond::SessionState;
 
@@ -26,13 +23,18 @@ pub(super) enum Endpoint {
     Login,
     Logout,
     Session,
+    /// Back-Channel Logout 1.0.
+    BackChannel,
+    /// Front-Channel Logout 1.0.
+    FrontChannel,
 }
 
 impl Endpoint {
     fn allow(self) -> &'static str {
         match self {
-            Self::Callback | Self::Login | Self::Session => "GET",
+            Self::Callback | Self::Login | Self::Session | Self::FrontChannel => "GET",
             Self::Logout => "GET, POST",
+            Self::BackChannel => "POST",
         }
     }
 }
@@ -45,16 +47,11 @@ impl RelyingParty {
             LOGIN_PATH => Some(Endpoint::Login),
             LOGOUT_PATH => Some(Endpoint::Logout),
             SESSION_PATH => Some(Endpoint::Session),
+            BACKCHANNEL_PATH => Some(Endpoint::BackChannel),
+            FRONTCHANNEL_PATH if self.front_channel_logout => Some(Endpoint::FrontChannel),
             _ => None,
         }
     }
-}
-
-/// What the logout form carries, sealed: it proves that our page was read by this session's browser.
-#[derive(Serialize, Deserialize)]
-struct LogoutToken {
-    session: String,
-    made: UnixTime,
 }
 
 impl Worker {
@@ -69,11 +66,15 @@ impl Worker {
     ) -> Result<Response<Body>, Refusal> {
         let method = request.method();
         entry.navigation = match endpoint {
-            // Made for scripts; a page would be no answer to them.
-            Endpoint::Session => Navigation::Program,
+            // Made for programs; a page would be no answer to them.
+            Endpoint::Session | Endpoint::BackChannel => Navigation::Program,
             _ => Navigation::of_endpoint(method, request.headers()),
         };
-        let known = method == Method::GET || (endpoint == Endpoint::Logout && method == Method::POST);
+        let known = match endpoint {
+            Endpoint::Logout => method == Method::GET || method == Method::POST,
+            Endpoint::BackChannel => method == Method::POST,
+            _ => method == Method::GET,
+        };
         if !known {
             return Err(Refusal::Method(endpoint.allow()));
         }
@@ -83,6 +84,8 @@ impl Worker {
             Endpoint::Session => self.session(arrived, party, &request, entry),
             Endpoint::Logout if method == Method::GET => self.logout_page(arrived, party, &request, entry),
             Endpoint::Logout => self.logout(arrived, party, request, entry).await,
+            Endpoint::BackChannel => self.back_channel_logout(arrived, party, request, entry).await,
+            Endpoint::FrontChannel => self.front_channel_logout(arrived, party, entry).await,
         }
     }
 
@@ -132,97 +135,4 @@ impl Worker {
             Err(absent) => Err(Refusal::SignIn { login: service.login_url("/"), absent: absent.to_string() }),
         }
     }
-
-    /// A page with one form: a GET from anywhere must not end a session.
-    fn logout_page(
-        &self,
-        arrived: &Arrived<'_>,
-        party: &RelyingParty,
-        request: &Request<Incoming>,
-        entry: &mut Entry,
-    ) -> Result<Response<Body>, Refusal> {
-        let session = match self.caller(arrived, party, request.headers()) {
-            Ok(known) => {
-                entry.subject = Some(known.subject.clone());
-                known.session.id.to_string()
-            }
-            // There is something to end, although nobody can tell whose it is.
-            Err(Absent::Ambiguous) => String::new(),
-            Err(_) => {
-                entry.cookies.extend(party.sessions.clear(request.headers()));
-                return Ok(self.reply(arrived, entry).signed_out());
-            }
-        };
-        let token = seal(party, Purpose::Logout, &LogoutToken { session, made: self.clock.now() })?;
-        Ok(self.reply(arrived, entry).logout_form(LOGOUT_PATH, &token))
-    }
-
-    /// Ends the session of this browser.
-    async fn logout(
-        &self,
-        arrived: &Arrived<'_>,
-        party: &RelyingParty,
-        request: Request<Incoming>,
-        entry: &mut Entry,
-    ) -> Result<Response<Body>, Refusal> {
-        let service = &arrived.local.service;
-        let (parts, body) = request.into_parts();
-        let known = self.caller(arrived, party, &parts.headers).ok();
-        if let Some(known) = &known {
-            entry.subject = Some(known.subject.clone());
-        }
-        let session = known.as_ref().map(|known| known.session.id.to_string());
-        // Also without a session: a POST from another site carries no cookie, and must not be told that
-        // something was ended.
-        let ours = from_our_page(&parts.headers)
-            || self.has_logout_token(party, &parts.headers, body, session.as_deref()).await;
-        if !ours {
-            return Err(Refusal::ForgedLogout { logout: service.url(LOGOUT_PATH) });
-        }
-        if let Some(known) = &known {
-            party.ended.end(known.session.id);
-            self.metrics.session_revoked();
-            let event = Event::new("logout", Level::Info).service(&service.name).request(entry.id);
-            self.journal.log().event(event.subject(&known.session.subject));
-        }
-        entry.cookies.extend(party.sessions.clear(&parts.headers));
-        Ok(self.reply(arrived, entry).logged_out())
-    }
-
-    async fn has_logout_token(
-        &self,
-        party: &RelyingParty,
-        headers: &HeaderMap,
-        body: Incoming,
-        session: Option<&str>,
-    ) -> bool {
-        let form = headers.get(CONTENT_TYPE).is_some_and(|value| {
-            value
-                .to_str()
-                .is_ok_and(|text| text.trim_start().starts_with("application/x-www-form-urlencoded"))
-        });
-        if !form {
-            return false;
-        }
-        let read =
-            tokio::time::timeout(self.limits.body_idle_timeout, Limited::new(body, MAX_FORM_BYTES).collect());
-        let Ok(Ok(body)) = read.await else { return false };
-        let body = body.to_bytes();
-        let mut tokens = url::form_urlencoded::parse(&body).filter(|(name, _)| name == "token");
-        let (Some((_, token)), None) = (tokens.next(), tokens.next()) else { return false };
-        open::<LogoutToken>(party, Purpose::Logout, &token).is_some_and(|token| {
-            session.is_none_or(|session| token.session == session)
-                && self.clock.now().since(token.made) <= LOGOUT_TOKEN_LIFETIME
-        })
-    }
 }
-
-/// The browser's word, which no script can forge, that a page of this very origin sent the request.
-fn from_our_page(headers: &HeaderMap) -> bool {
-    matches!(only(headers, "sec-fetch-site"), Some(Some(value)) if value == "same-origin")
-}
-
-/// Most bytes of the logout form.
-const MAX_FORM_BYTES: usize = 8 * 1024;
-/// How long a logout page may stay open.
-const LOGOUT_TOKEN_LIFETIME: std::time::Duration = std::time::Duration::from_secs(3600);

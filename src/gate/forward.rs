@@ -31,14 +31,17 @@ impl Worker {
         let service = &arrived.local.service;
         let Allowed { permit, presented, public } = allowed;
         entry.accept();
-        let (known, cookie) = match presented {
-            Some(Presented { known, cookie }) => (Some(known), cookie),
-            None => (None, service.own_cookies.strip(request.headers()).into()),
+        let (known, cookie, outdated) = match presented {
+            Some(Presented { known, cookie, outdated }) => (Some(known), cookie, outdated),
+            None => (None, service.own_cookies.strip(request.headers()).into(), false),
         };
         let now = self.clock.now();
         let session = known.as_ref().zip(service.relying_party.as_ref());
-        let renewed =
-            session.map(|(known, party)| known.renewed(party, request.headers(), now)).unwrap_or_default();
+        // A newest revision is on its way to the browser already.
+        let renewed = session
+            .filter(|_| !outdated)
+            .map(|(known, party)| known.renewed(party, request.headers(), now))
+            .unwrap_or_default();
         // What everybody may see does not end with anybody's session.
         let bound = session.filter(|_| !public);
         let tls = arrived.entrance != Entrance::PublicOnly;
@@ -80,7 +83,7 @@ impl Worker {
         if public && session_matters(service) {
             response.headers_mut().append(VARY, HeaderValue::from_static("Cookie"));
         }
-        if !renewed.is_empty() {
+        if !renewed.is_empty() || !entry.cookies.is_empty() {
             append_cookies(response.headers_mut(), renewed);
             keep_private(response.headers_mut());
         }

@@ -14,11 +14,12 @@ use super::entry::Entry;
 use super::navigation::Navigation;
 use super::reject::Refusal;
 use super::service::{RelyingParty, Service};
-use crate::clock::UnixTime;
+use crate::clock::{Millis, UnixTime};
 use crate::oidc::{self, Begin, CallbackError, CallbackParameters, Identity, Transaction};
 use crate::path::NormalPath;
 use crate::policy::{Caller, Decision};
-use crate::session::{Absent, NewSession, Purpose, Session, SessionError, TransactionId};
+use crate::session::revocation::Entry as Ending;
+use crate::session::{Absent, Grant, NewSession, Purpose, Session, SessionError, TransactionId, Why};
 use crate::telemetry::{DropReason, Event, Level, LoginResult};
 use crate::web::Body;
 
@@ -55,6 +56,15 @@ struct State {
     attempt: u8,
     /// Left out when it would make the URL too long.
     target: Option<String>,
+}
+
+/// A login that ended well.
+#[derive(Clone, Copy)]
+struct Finished<'a> {
+    identity: &'a Identity,
+    born: Millis,
+    /// Where its browser wanted to go.
+    target: &'a str,
 }
 
 /// What the login cookie holds, sealed.
@@ -141,8 +151,14 @@ impl Worker {
         let login = service.login_url(&pending.target);
         // Whatever comes of it, this transaction is over.
         entry.cookies.push(party.login_cookies.clear(&id));
+        // Drawn before the provider is asked: what it ends meanwhile ends this session too.
+        let born = party.revocations.birth();
         match party.provider.finish(parameters, pending.transaction).await {
-            Ok(identity) => self.log_in(arrived, party, request.headers(), &identity, &pending.target, entry),
+            Ok(identity) => {
+                self.end_strangers_session(arrived, party, request.headers(), &identity).await;
+                let finished = Finished { identity: &identity, born, target: &pending.target };
+                self.log_in(arrived, party, request.headers(), finished, entry)
+            }
             Err(error) => Err(self.provider_failed(arrived, error, login, entry)),
         }
     }
@@ -217,14 +233,29 @@ impl Worker {
         self.redirect_to_provider(arrived, party, request.headers(), wanted, entry).await
     }
 
+    /// Ends the session that the browser had until now, if it is somebody else's: whoever has a copy of its cookie, and
+    /// may have planted it here, is to be left with nothing.
+    async fn end_strangers_session(
+        &self,
+        arrived: &Arrived<'_>,
+        party: &RelyingParty,
+        headers: &HeaderMap,
+        identity: &Identity,
+    ) {
+        if let Ok(before) = self.caller(arrived, party, headers)
+            && before.session.subject != identity.subject
+        {
+            party.revocations.end(Ending::Session(before.session.id), Why::Replaced).await;
+        }
+    }
+
     /// Makes the session of a login that ended well.
     fn log_in(
         &self,
         arrived: &Arrived<'_>,
         party: &RelyingParty,
         headers: &HeaderMap,
-        identity: &Identity,
-        target: &str,
+        Finished { identity, born, target }: Finished<'_>,
         entry: &mut Entry,
     ) -> Result<Response<Body>, Refusal> {
         let service = &arrived.local.service;
@@ -234,16 +265,25 @@ impl Worker {
             sid: identity.sid.as_deref(),
             claims: &identity.claims,
             keep: &party.needed_claims,
+            born,
             token_expires_at: identity.id_token_expires_at,
             acr: identity.acr.as_deref(),
             auth_time: identity.auth_time,
+            grant: identity.grant.as_ref().map(|grant| Grant {
+                refresh_token: grant.refresh_token.clone(),
+                nonce: identity.nonce.clone(),
+                received_at: grant.received_at,
+                expires_at: grant.expires_at,
+                from_user_info: identity.from_user_info.clone(),
+            }),
+            id_token: party.kept_id_token(identity.id_token.clone()),
         };
         let sealed = Session::new(login, self.clock.now()).map_err(SessionError::from).and_then(|session| {
             self.tell_unmapped(arrived, &session, entry);
-            party.sessions.seal(&session, headers)
+            Ok((session.id, party.sessions.seal(&session, headers)?))
         });
-        let cookies = match sealed {
-            Ok(cookies) => cookies,
+        let (session, cookies) = match sealed {
+            Ok(sealed) => sealed,
             Err(error) => {
                 self.login_event(arrived, entry, LoginResult::refused, "provider", &error.to_string());
                 return Err(match error {
@@ -258,7 +298,8 @@ impl Worker {
             Event::new("login", Level::Info)
                 .service(&service.name)
                 .request(entry.id)
-                .subject(&identity.subject),
+                .subject(&identity.subject)
+                .session(&session),
         );
         let mut response = self.reply(arrived, entry).see_other(&service.url(&service.return_target(target)));
         append_cookies(response.headers_mut(), cookies);

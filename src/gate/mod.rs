@@ -12,7 +12,9 @@ mod forward;
 mod forwarded;
 mod host;
 mod login;
+mod logout;
 mod navigation;
+mod refresh;
 mod reject;
 mod service;
 mod streams;
@@ -46,7 +48,10 @@ use crate::telemetry::{Journal, Log, Metrics, RequestCounters, RequestIds};
 use crate::web::Body;
 use crate::web::respond::Reply;
 
-pub use self::service::{CALLBACK_PATH, Ended, RESERVED_PATHS, Redeemed, RelyingParty, Service};
+pub use self::refresh::Refreshes;
+pub use self::service::{
+    CALLBACK_PATH, KnownProviderSessions, RESERVED_PATHS, Redeemed, RelyingParty, Service,
+};
 
 /// How requests come in on a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

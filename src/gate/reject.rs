@@ -28,6 +28,8 @@ pub(super) enum Refusal {
     Origin,
     /// Our own endpoint, and a method that it does not have.
     Method(&'static str),
+    /// A body that is too large for our own endpoint.
+    BodyTooLarge,
     /// The plain listener for checks shows only what is public.
     OnlyPublic,
     /// A plain request that has to come back over TLS.
@@ -90,6 +92,7 @@ impl Refusal {
             Self::Parameters(error) => given.bad_request(&error.to_string()),
             Self::Origin => given.origin_refused(),
             Self::Method(allow) => given.method_not_allowed(allow),
+            Self::BodyTooLarge => given.content_too_large(),
             Self::OnlyPublic => given.only_public_here(),
             Self::Plain { location } => given.permanent_redirect(&location),
             Self::Reserved => given.not_found(),
@@ -127,6 +130,7 @@ impl Refusal {
             Self::Parameters(error) => (Format, error.to_string()),
             Self::Origin => (Policy, "the Origin of the WebSocket handshake is not allowed".to_owned()),
             Self::Method(_) => (Api, "this endpoint of Portcullis does not have this method".to_owned()),
+            Self::BodyTooLarge => (Limit, "the body is too large for this endpoint".to_owned()),
             Self::OnlyPublic => (Policy, "not public, on the public port".to_owned()),
             Self::Plain { .. } => (Format, "plain HTTP; sent to https".to_owned()),
             Self::Reserved => (Api, "a reserved path".to_owned()),
@@ -220,6 +224,9 @@ fn provider(reply: &Reply<'_>, error: &oidc::Error, login: &str) -> Response<Bod
         | oidc::Error::TokenEndpoint(_)
         | oidc::Error::Keys(_)
         | oidc::Error::UserInfo(_)
+        | oidc::Error::Paused(_)
+        | oidc::Error::Busy
+        | oidc::Error::TooSlow
         | oidc::Error::Stopping => {
             reply.provider_unavailable(login, error.retry_after().unwrap_or(oidc::RETRY_AFTER))
         }

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::header::ORIGIN;
@@ -12,11 +11,14 @@ use ipnet::IpNet;
 use lru::LruCache;
 use url::Url;
 
+use super::refresh::Refreshes;
 use crate::oidc::Provider;
 use crate::path::{self, NormalPath};
 use crate::policy::Policy;
 use crate::proxy;
-use crate::session::{LoginCookies, OwnCookies, Sealer, SessionId, Sessions, TransactionId};
+use crate::secret::Secret;
+use crate::session::revocation::Replays;
+use crate::session::{LoginCookies, OwnCookies, Revocations, Sealer, Session, Sessions, TransactionId};
 
 /// One service, assembled.
 #[derive(Debug)]
@@ -79,7 +81,7 @@ impl Service {
     }
 
     fn is_own_endpoint(&self, path: &str) -> bool {
-        [LOGIN_PATH, LOGOUT_PATH, SESSION_PATH].contains(&path)
+        RESERVED_PATHS.contains(&path)
             || self.relying_party.as_ref().is_some_and(|party| party.callback_path == path)
     }
 
@@ -124,8 +126,28 @@ pub struct RelyingParty {
     pub needed_claims: BTreeSet<String>,
     /// Transactions whose code was redeemed.
     pub redeemed: Redeemed,
-    /// Sessions that were logged out.
-    pub ended: Ended,
+    /// Sessions that are over before their bounds. Deleting a cookie ends a session only in a browser that obeys:
+    /// a copy of it, or the answer to a slow request with a new seal, would bring it back.
+    pub revocations: Arc<Revocations>,
+    /// Sessions that are being refreshed.
+    pub refreshes: Refreshes,
+    /// Logout tokens that were taken already.
+    pub replays: Replays,
+    /// Whether the provider may end sessions by a frame in the browser.
+    pub front_channel_logout: bool,
+    /// The provider's sessions (`sid`) that sessions here came from, for front-channel logouts, which prove nothing:
+    /// only what is known can be ended.
+    pub provider_sessions: KnownProviderSessions,
+    /// Whether ID tokens of any size may be kept for the logout: where sessions are not in cookies.
+    pub keeps_large_id_tokens: bool,
+}
+
+impl RelyingParty {
+    /// The ID token, if it is to be kept: where the provider has a logout that takes it as a hint.
+    pub(super) fn kept_id_token(&self, text: Secret<String>) -> Option<Secret<String>> {
+        let fits = self.keeps_large_id_tokens || text.expose().len() <= MAX_HINT_BYTES;
+        (fits && self.provider.offers_logout()).then_some(text)
+    }
 }
 
 /// Login transactions whose code has been sent to the provider. A transaction is one-time although it lives in
@@ -152,33 +174,22 @@ impl Default for Redeemed {
     }
 }
 
-/// Sessions that were logged out at this process. Deleting a cookie ends a session only in a browser that obeys:
-/// a copy of it, or the answer to a slow request with a new seal, would bring it back.
+/// The latest provider sessions that sessions here came from.
 #[derive(Debug, Default)]
-pub struct Ended {
-    /// How many have been ended: spares requests the lock while nobody else has logged out.
-    generation: AtomicU64,
-    ids: Mutex<Option<LruCache<SessionId, ()>>>,
-}
+pub struct KnownProviderSessions(Mutex<Option<LruCache<String, ()>>>);
 
-impl Ended {
-    /// Ends a session. The latest [`MAX_ENDED`] are remembered, until the process ends.
-    pub(super) fn end(&self, id: SessionId) {
-        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
-        ids.get_or_insert_with(|| LruCache::new(MAX_ENDED)).put(id, ());
-        self.generation.fetch_add(1, Ordering::Release);
+impl KnownProviderSessions {
+    /// Notes the provider session of a session that was just made or opened.
+    pub(super) fn note(&self, session: &Session) {
+        let Some(sid) = &session.sid else { return };
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get_or_insert_with(|| LruCache::new(MAX_PROVIDER_SESSIONS)).put(sid.clone(), ());
     }
 
-    /// Changes whenever a session is ended. A session that was not among the ended ones at a generation need
-    /// not be looked for again at the same.
-    pub(super) fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
-    }
-
-    /// Whether a session was ended.
-    pub(super) fn contains(&self, id: &SessionId) -> bool {
-        let ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
-        ids.as_ref().is_some_and(|ids| ids.contains(id))
+    /// Whether a session here came from this one.
+    pub(super) fn contains(&self, sid: &str) -> bool {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.as_ref().is_some_and(|known| known.contains(sid))
     }
 }
 
@@ -194,19 +205,24 @@ pub(super) const LOGIN_PATH: &str = "/aporeto/oidc/login";
 pub(super) const LOGOUT_PATH: &str = "/aporeto/oidc/logout";
 /// Tells about a session.
 pub(super) const SESSION_PATH: &str = "/aporeto/oidc/session";
-/// Paths of later versions, which no application may be asked to serve meanwhile.
-pub(super) const LATER_PATHS: [&str; 3] =
-    ["/aporeto/oidc/backchannel-logout", "/aporeto/oidc/frontchannel-logout", "/aporeto/oidc/jwks"];
+/// Where the provider tells that sessions are over.
+pub(super) const BACKCHANNEL_PATH: &str = "/aporeto/oidc/backchannel-logout";
+/// Where the provider tells it by a frame in the browser, if the configuration wants that.
+pub(super) const FRONTCHANNEL_PATH: &str = "/aporeto/oidc/frontchannel-logout";
+/// Paths that are ours and answer nothing (yet): no application may be asked to serve them.
+pub(super) const LATER_PATHS: [&str; 2] = [FRONTCHANNEL_PATH, "/aporeto/oidc/jwks"];
 /// The path of the callback unless the callback URL has another.
 pub const CALLBACK_PATH: &str = "/aporeto/oidc/callback";
 /// Paths that Portcullis answers itself, beside the callback's, on every service that has a login.
 pub const RESERVED_PATHS: [&str; 6] = {
-    let [backchannel, frontchannel, jwks] = LATER_PATHS;
-    [LOGIN_PATH, LOGOUT_PATH, SESSION_PATH, backchannel, frontchannel, jwks]
+    let [frontchannel, jwks] = LATER_PATHS;
+    [LOGIN_PATH, LOGOUT_PATH, SESSION_PATH, BACKCHANNEL_PATH, frontchannel, jwks]
 };
+/// Provider sessions that are remembered: some 20 MiB when full. Only logins can add to them.
+const MAX_PROVIDER_SESSIONS: NonZeroUsize = NonZeroUsize::new(100_000).unwrap();
+/// Longest ID token that is kept in a cookie.
+const MAX_HINT_BYTES: usize = 2048;
 /// Longest return target in bytes.
 const MAX_RETURN_BYTES: usize = 2048;
-/// Ended sessions that are remembered: about 6 MiB when full. Only who is logged in can add to them.
-const MAX_ENDED: NonZeroUsize = NonZeroUsize::new(100_000).unwrap();
 /// Redeemed transactions that are remembered: about 4 MiB when full, and 100 logins a second for 10 minutes.
 const MAX_REDEEMED: NonZeroUsize = NonZeroUsize::new(60_000).unwrap();

@@ -42,7 +42,7 @@ impl Streams {
 
     fn list(&self, known: &Rc<Known>, party: &RelyingParty) {
         // What has happened between its admission and now is not looked for any more.
-        if known.has_ended(party) {
+        if known.check_revocations(party).is_err() {
             known.lifeline.cut();
         }
         let mut open = self.open.borrow_mut();
@@ -94,12 +94,12 @@ pub(super) async fn watch(local: Rc<LocalService>) {
 
 /// Changes when sessions have been ended.
 fn epoch(party: &RelyingParty) -> u64 {
-    party.ended.generation()
+    party.revocations.epoch()
 }
 
 /// Whether the session has been ended, or has come to its end.
 fn is_over(known: &Known, party: &RelyingParty) -> bool {
-    known.has_ended(party) || is_past_its_end(&known.session, &party.sessions)
+    known.check_revocations(party).is_err() || is_past_its_end(&known.session, &party.sessions)
 }
 
 /// Idleness is no end of a stream: its bytes count as use, and it may be quiet by nature.
@@ -155,6 +155,7 @@ mod tests {
             idle_timeout: HOUR,
             max_lifetime: 12 * HOUR,
             bound_to_token: false,
+            refresh_before: Duration::ZERO,
         };
         let sealer = Sealer::new(Arc::new(ArcSwap::from_pointee(keys)), &binding);
         let sessions = Sessions::new(config, sealer, clock);
@@ -164,9 +165,12 @@ mod tests {
             sid: None,
             claims: &crate::tag::Claims::new(),
             keep: &std::collections::BTreeSet::new(),
+            born: START.into(),
             token_expires_at: START.plus(HOUR),
             acr: None,
             auth_time: None,
+            grant: None,
+            id_token: None,
         };
         let session = Session::new(login, START).unwrap();
         for (now, wanted) in [

@@ -16,14 +16,26 @@ pub(super) struct Metadata {
     pub token_endpoint: Url,
     pub jwks_uri: Url,
     pub user_info_endpoint: Option<Url>,
+    /// RP-Initiated Logout 1.0 section 2.1.
+    pub end_session_endpoint: Option<Url>,
+    /// RFC 7009, announced as RFC 8414 section 2 says.
+    pub revocation_endpoint: Option<Url>,
     /// What ID tokens may be signed with, as configured and offered; at least one.
     pub signing_algorithms: Vec<SigningAlgorithm>,
     /// `token_endpoint_auth_methods_supported`, if it is there.
     pub authentication_methods: Option<Vec<String>>,
     /// `code_challenge_methods_supported`, if it is there.
     pub challenge_methods: Option<Vec<String>>,
+    /// `scopes_supported`, if it is there.
+    pub scopes: Option<Vec<String>>,
     /// RFC 9207: the callback must carry `iss`.
     pub announces_callback_issuer: bool,
+    /// `backchannel_logout_supported` (Back-Channel Logout 1.0 section 2.1).
+    pub back_channel_logout: bool,
+    /// `frontchannel_logout_supported` (Front-Channel Logout 1.0 section 3).
+    pub front_channel_logout: bool,
+    /// Why optional endpoints that are in the document are not used.
+    pub ignored: Vec<String>,
 }
 
 /// Why there is no metadata. Cloneable, because everyone who waited for it gets it.
@@ -36,6 +48,9 @@ pub(super) enum Problem {
     #[error("{0}")]
     Unusable(String),
 }
+
+const END_SESSION: &str = "end_session_endpoint";
+const REVOCATION: &str = "revocation_endpoint";
 
 /// Where the document of `issuer` is (Discovery section 4.1: a final slash is not doubled).
 pub(super) fn address(issuer: &Url) -> Url {
@@ -55,7 +70,7 @@ pub(super) async fn fetch(outbound: &Outbound, config: &Config, issuer: &Url) ->
             status.as_u16()
         )));
     }
-    let metadata = Metadata::parse(answer.body(), config, &address)?;
+    let mut metadata = Metadata::parse(answer.body(), config, &address)?;
     metadata.admit(outbound).await?;
     Ok(metadata)
 }
@@ -78,7 +93,18 @@ impl Metadata {
                 )));
             }
         }
+        let mut ignored = Vec::new();
+        let mut optional = |name| {
+            endpoint(&document, name).unwrap_or_else(|why| {
+                ignored.push(why.to_string());
+                None
+            })
+        };
+        let stated = |name: &str| matches!(document.get(name), Some(Value::Bool(true)));
         Ok(Self {
+            end_session_endpoint: optional(END_SESSION),
+            revocation_endpoint: optional(REVOCATION),
+            ignored,
             authorization_endpoint: required(&document, "authorization_endpoint")?,
             token_endpoint: required(&document, "token_endpoint")?,
             jwks_uri: required(&document, "jwks_uri")?,
@@ -86,15 +112,15 @@ impl Metadata {
             signing_algorithms: algorithms(&document, config)?,
             authentication_methods: names(&document, "token_endpoint_auth_methods_supported"),
             challenge_methods: names(&document, "code_challenge_methods_supported"),
-            announces_callback_issuer: matches!(
-                document.get("authorization_response_iss_parameter_supported"),
-                Some(Value::Bool(true))
-            ),
+            scopes: names(&document, "scopes_supported"),
+            announces_callback_issuer: stated("authorization_response_iss_parameter_supported"),
+            back_channel_logout: stated("backchannel_logout_supported"),
+            front_channel_logout: stated("frontchannel_logout_supported"),
         })
     }
 
     /// Every address is judged before any is used; the browser is only sent to http or https.
-    async fn admit(&self, outbound: &Outbound) -> Result<(), Problem> {
+    async fn admit(&mut self, outbound: &Outbound) -> Result<(), Problem> {
         let named = [
             ("authorization_endpoint", Some(&self.authorization_endpoint)),
             ("token_endpoint", Some(&self.token_endpoint)),
@@ -105,6 +131,15 @@ impl Metadata {
             let Some(url) = url else { continue };
             let admitted = outbound.admit(url).await;
             admitted.map_err(|why| Problem::Unusable(format!("{name} of the discovery document: {why}")))?;
+        }
+        let optional =
+            [(END_SESSION, &mut self.end_session_endpoint), (REVOCATION, &mut self.revocation_endpoint)];
+        for (name, slot) in optional {
+            let Some(url) = slot else { continue };
+            if let Err(why) = outbound.admit(url).await {
+                self.ignored.push(format!("{name} of the discovery document: {why}"));
+                *slot = None;
+            }
         }
         Ok(())
     }
@@ -216,6 +251,23 @@ mod tests {
                 let Err(Problem::Unusable(text)) = parse(&document) else { panic!("{name} {value}") };
                 assert!(text.contains(name));
             }
+        }
+    }
+
+    #[test]
+    fn unusable_optional_endpoints_are_ignored_and_named() {
+        for name in [END_SESSION, REVOCATION] {
+            for value in [json!(""), json!("/logout"), json!(7), json!("https://idp.example/#f")] {
+                let mut document = document();
+                document[name] = value.clone();
+                let metadata = parse(&document).unwrap();
+                assert_eq!((&metadata.end_session_endpoint, &metadata.revocation_endpoint), (&None, &None));
+                let [why] = &metadata.ignored[..] else { panic!("{name} {value}") };
+                assert!(why.contains(name), "{why}");
+            }
+            let mut document = document();
+            document[name] = json!(null);
+            assert!(parse(&document).unwrap().ignored.is_empty());
         }
     }
 

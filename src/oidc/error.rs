@@ -1,4 +1,4 @@
-//! Everything that can go wrong in a login, grouped by whose mistake it is.
+//! Everything that can go wrong in a login, a refresh or a logout, grouped by whose mistake it is.
 //!
 //! The texts are for the operator: they say what to do, show both sides of a comparison, and never hold a
 //! token, a code, a nonce or a secret.
@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::algorithm::SigningAlgorithm;
 
-/// Why there is no login, or no end of one.
-#[derive(Debug, thiserror::Error)]
+/// Why there is no login, no end of one, or no refresh.
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// What the browser brought to the callback is unusable.
     #[error("{0}")]
@@ -54,6 +54,15 @@ pub enum Error {
     /// The UserInfo endpoint fails, and a needed claim depends on it.
     #[error("the UserInfo endpoint of the identity provider is needed and fails: {0}")]
     UserInfo(String),
+    /// The provider has just failed, and is left alone for a moment.
+    #[error("refreshes pause for a moment, for the last one failed: {0}")]
+    Paused(String),
+    /// There are too many refreshes under way.
+    #[error("too many refreshes at once")]
+    Busy,
+    /// A refresh took longer than it may.
+    #[error("the refresh took longer than {} seconds", super::refresh::REFRESH_TIMEOUT.as_secs())]
+    TooSlow,
     /// We are stopping.
     #[error("Portcullis is stopping")]
     Stopping,
@@ -90,6 +99,9 @@ impl Error {
             | Self::TokenEndpoint(_)
             | Self::Keys(_)
             | Self::UserInfo(_)
+            | Self::Paused(_)
+            | Self::Busy
+            | Self::TooSlow
             | Self::Stopping => Kind::Unavailable,
         }
     }
@@ -107,6 +119,9 @@ impl Error {
             Self::TokenEndpoint(_) => "token_endpoint",
             Self::Keys(_) => "jwks",
             Self::UserInfo(_) => "userinfo",
+            Self::Paused(_) => "paused",
+            Self::Busy => "busy",
+            Self::TooSlow => "timeout",
             Self::Stopping => "stopping",
         }
     }
@@ -156,6 +171,11 @@ pub enum Refusal {
          redirect URI; the redirect URI registered at the provider must be exactly {redirect_uri}"
     )]
     Code { redirect_uri: String },
+    #[error(
+        "the token endpoint refused the refresh token (invalid_grant): the person's grant was taken back, has \
+         expired, or the token was used before"
+    )]
+    RefreshToken,
     #[error("the token answer has no ID token: does the provider allow this client the scope `openid`?")]
     NoIdToken,
     #[error("the token is larger than {max} bytes")]
@@ -166,7 +186,7 @@ pub enum Refusal {
     Algorithm { found: String, accepted: Vec<SigningAlgorithm> },
     #[error("the token has a `crit` header, and no extension is understood here")]
     Critical,
-    #[error("the token's `typ` is {0:?}: it is not an ID token")]
+    #[error("the token's `typ` is {0:?}: it is for something else")]
     Type(String),
     #[error("no published key fits the token (its `kid` is {0:?})")]
     UnknownKey(Option<String>),
@@ -194,6 +214,16 @@ pub enum Refusal {
     NotYetValid(u64),
     #[error("the token's nonce is not the one of this login")]
     Nonce,
+    #[error("the refreshed ID token is about another `sub` than the login")]
+    OtherSubject,
+    #[error("the token's `{claim}` is {found}: it must be a string of 1 to {max} bytes")]
+    Text { claim: &'static str, found: Shown, max: usize },
+    #[error("the logout token has neither `sub` nor `sid`")]
+    NobodyNamed,
+    #[error("the logout token's `events` must hold an object named {event:?}")]
+    Events { event: &'static str },
+    #[error("the logout token has a `nonce`, which it must not: it may be an ID token")]
+    NoncePresent,
     #[error("the UserInfo answer is about another `sub` than the ID token")]
     UserInfoSubject,
 }
@@ -203,7 +233,7 @@ impl Refusal {
     pub fn code(&self) -> &'static str {
         match self {
             Self::CallbackIssuer { .. } | Self::NoCallbackIssuer => "callback_iss",
-            Self::Code { .. } => "invalid_grant",
+            Self::Code { .. } | Self::RefreshToken => "invalid_grant",
             Self::NoIdToken => "no_id_token",
             Self::TokenTooLarge { .. } | Self::Malformed(_) => "malformed",
             Self::Algorithm { .. } => "alg",
@@ -214,12 +244,13 @@ impl Refusal {
             Self::Issuer { .. } => "iss",
             Self::Audience { .. } => "aud",
             Self::AuthorizedParty { .. } => "azp",
-            Self::Subject(_) => "sub",
-            Self::Time { .. } | Self::Missing(_) => "claim",
+            Self::Subject(_) | Self::OtherSubject | Self::NobodyNamed => "sub",
+            Self::Time { .. } | Self::Text { .. } | Self::Missing(_) => "claim",
+            Self::Events { .. } => "events",
             Self::Expired(_) => "exp",
             Self::FromTheFuture(_) | Self::TooOld(_) => "iat",
             Self::NotYetValid(_) => "nbf",
-            Self::Nonce => "nonce",
+            Self::Nonce | Self::NoncePresent => "nonce",
             Self::UserInfoSubject => "userinfo_sub",
         }
     }

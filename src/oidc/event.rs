@@ -1,7 +1,7 @@
 //! What happens between us and the provider, for whoever keeps the log.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// One thing that happened. Not one a request: only changes are told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,29 @@ pub enum Event {
         /// What the operator should know.
         reason: String,
     },
+    /// Refreshes fail, for another reason than before: the sessions live on with what is known of them.
+    RefreshFailed {
+        /// What the operator should know.
+        reason: String,
+    },
+    /// Refreshes work again.
+    RefreshRecovered,
+    /// A refresh succeeded, and the old claims were kept all the same, for another reason than before.
+    ClaimsKept {
+        /// Why the new ones can't be had.
+        reason: String,
+    },
+    /// A refresh token could not be revoked, for another reason than before: it is good at the provider until
+    /// it expires there.
+    RevocationFailed {
+        /// What the operator should know.
+        reason: String,
+    },
+    /// An optional endpoint of the discovery document can't be used, and is as if it were not there.
+    EndpointIgnored {
+        /// What the operator should know.
+        reason: String,
+    },
     /// A file with the client secret or the certificate authority has changed and is in use.
     Reloaded {
         /// The file.
@@ -41,3 +64,24 @@ pub enum Event {
 
 /// Where events go. Called from any thread; must not block.
 pub type Events = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// A trouble that is told once for each reason, and again when it has been over.
+#[derive(Default)]
+pub(super) struct Trouble(Mutex<Option<String>>);
+
+impl Trouble {
+    /// Whether this is news.
+    pub fn is_news(&self, reason: &str) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = last.as_deref() != Some(reason);
+        if news {
+            *last = Some(reason.to_owned());
+        }
+        news
+    }
+
+    /// It is over; whether there was any.
+    pub fn is_over(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take().is_some()
+    }
+}

@@ -89,10 +89,15 @@ impl Finder {
     }
 
     fn keep(&self, metadata: Arc<Metadata>) {
-        let had = self.found.swap(Some(Arc::new(Found { metadata, at: Instant::now() }))).is_some();
+        let found = Arc::new(Found { metadata: Arc::clone(&metadata), at: Instant::now() });
+        let before = self.found.swap(Some(found));
         let failed = self.problem.swap(None).is_some();
-        if !had || failed {
+        if before.is_none() || failed {
             (self.events)(Event::Discovered);
+        }
+        let known = before.as_ref().map_or(&[][..], |before| &before.metadata.ignored);
+        for reason in metadata.ignored.iter().filter(|reason| !known.contains(reason)) {
+            (self.events)(Event::EndpointIgnored { reason: reason.clone() });
         }
     }
 

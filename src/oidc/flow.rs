@@ -1,33 +1,30 @@
-//! The authorization code flow, as far as the `openidconnect` crate does it: the authorization URL and the
-//! exchange of the code. The ID token leaves here as the text that it came as: it is verified elsewhere.
+//! The authorization code flow, as far as the `openidconnect` crate does it: the authorization URL, and what is
+//! asked of the token endpoint. The ID token leaves here as the text that it came as: it is verified elsewhere.
 
-use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use openidconnect::core::{
     CoreAuthDisplay, CoreAuthPrompt, CoreGenderClaim, CoreJsonWebKey, CoreJweContentEncryptionAlgorithm,
-    CoreJwsSigningAlgorithm, CoreResponseType, CoreRevocableToken, CoreRevocationErrorResponse,
-    CoreTokenIntrospectionResponse, CoreTokenType,
+    CoreResponseType, CoreRevocableToken, CoreRevocationErrorResponse, CoreTokenIntrospectionResponse,
 };
 use openidconnect::{
-    AccessToken, AsyncHttpClient, AuthType, AuthUrl, AuthenticationFlow, AuthorizationCode, ClientId,
-    ClientSecret, CsrfToken, EmptyAdditionalClaims, EndpointNotSet, EndpointSet, ErrorResponse, HttpRequest,
-    HttpResponse, IdToken, IssuerUrl, JsonWebKeySet, Nonce, OAuth2TokenResponse, PkceCodeChallenge,
-    PkceCodeVerifier, RedirectUrl, RefreshToken, RequestTokenError, Scope, TokenResponse, TokenUrl,
+    AsyncHttpClient, AuthType, AuthUrl, AuthenticationFlow, AuthorizationCode, ClientId, ClientSecret,
+    CsrfToken, EmptyAdditionalClaims, EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IssuerUrl,
+    JsonWebKeySet, Nonce, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RefreshToken, RequestTokenError,
+    Scope, TokenUrl,
 };
-use serde::{Deserialize, Serialize, Serializer};
-use serde_json::{Map, Value};
 use url::Url;
 
 use crate::secret::Secret;
-use crate::web::outbound::{self, Outbound};
+use crate::web::outbound::{self, CALL_TIMEOUT, Outbound};
 
 use super::config::{ClientAuthentication, Config};
 use super::discovery::Metadata;
-use super::error::{Error, Refusal, shown_name};
+use super::error::{Error, Refusal};
 use super::login::{Begin, Transaction};
+use super::token_answer::{TokenAnswer, TokenRefusal};
 
 /// The client of the `openidconnect` crate, with our own answer types and both endpoints set.
 type Client = openidconnect::Client<
@@ -50,11 +47,14 @@ type Client = openidconnect::Client<
     EndpointNotSet,
 >;
 
-/// What a code was exchanged for.
+/// What a code or a refresh token was exchanged for.
 pub(super) struct Tokens {
-    pub id_token: Secret<String>,
+    pub id_token: Option<Secret<String>>,
     /// Empty if the provider sent none.
     pub access_token: Secret<String>,
+    pub refresh_token: Option<Secret<String>>,
+    /// How long the access token is good for, if the provider says so.
+    pub expires_in: Option<Duration>,
 }
 
 /// Builds the authorization URL: code flow, PKCE S256, state and nonce, always.
@@ -105,31 +105,80 @@ pub(super) fn authorization(
     Ok((url, transaction))
 }
 
-/// Exchanges a code. One request, never repeated.
-pub(super) async fn exchange(
-    config: &Config,
-    metadata: &Metadata,
-    secret: Option<&Secret<String>>,
-    outbound: &Outbound,
-    code: String,
-    verifier: String,
-) -> Result<Tokens, Error> {
-    let client = client(config, metadata, secret)?;
-    let sender = Sender { outbound, status: AtomicU16::new(0) };
-    let exchanging = client
-        .exchange_code(AuthorizationCode::new(code))
-        .set_pkce_verifier(PkceCodeVerifier::new(verifier))
-        .request_async(&sender);
-    let answer =
-        exchanging.await.map_err(|error| refused(config, &error, sender.status.load(Ordering::Relaxed)))?;
-    let id_token = answer.id_token.ok_or(Refusal::NoIdToken)?;
-    Ok(Tokens { id_token, access_token: Secret::new(answer.access_token.secret().clone()) })
+/// Who asks the token endpoint, and how.
+pub(super) struct Caller<'a> {
+    pub config: &'a Config,
+    pub metadata: &'a Metadata,
+    pub secret: Option<&'a Secret<String>>,
+    pub outbound: &'a Outbound,
+}
+
+impl Caller<'_> {
+    /// Exchanges a code. One request, never repeated.
+    pub async fn exchange(&self, code: String, verifier: String) -> Result<Tokens, Error> {
+        let client = client(self.config, self.metadata, self.secret)?;
+        let sender = self.sender(CALL_TIMEOUT);
+        let exchanging = client
+            .exchange_code(AuthorizationCode::new(code))
+            .set_pkce_verifier(PkceCodeVerifier::new(verifier))
+            .request_async(&sender);
+        exchanging.await.map(Tokens::from).map_err(|error| match is_invalid_grant(&error) {
+            true => Refusal::Code { redirect_uri: self.config.redirect_uri.to_string() }.into(),
+            false => failed(&error, sender.status(), "authorization code"),
+        })
+    }
+
+    /// Exchanges a refresh token (RFC 6749 section 6, OIDC Core section 12). One request, never repeated: where
+    /// they rotate, the second would be taken for a thief's. No scope is sent, which asks for all that was
+    /// granted.
+    pub async fn refresh(&self, refresh_token: &Secret<String>, patience: Duration) -> Result<Tokens, Error> {
+        let client = client(self.config, self.metadata, self.secret)?;
+        let sender = self.sender(patience);
+        let refresh_token = RefreshToken::new(refresh_token.expose().clone());
+        let answer = client.exchange_refresh_token(&refresh_token).request_async(&sender).await;
+        let tokens = answer.map(Tokens::from).map_err(|error| {
+            // A verdict on this token, and no sign of a provider that is overwhelmed or broken.
+            let verdict = (400..500).contains(&sender.status()) && sender.status() != 429;
+            match is_invalid_grant(&error) && verdict {
+                true => Refusal::RefreshToken.into(),
+                false => failed(&error, sender.status(), "refresh token"),
+            }
+        })?;
+        // A JSON object with a status of 200 is not yet a token answer: some say no in this way.
+        match tokens.id_token.is_none() && tokens.access_token.expose().is_empty() {
+            true => Err(Error::TokenEndpoint("it answers 200 without any token".to_owned())),
+            false => Ok(tokens),
+        }
+    }
+
+    fn sender(&self, patience: Duration) -> Sender<'_> {
+        Sender { outbound: self.outbound, patience, status: AtomicU16::new(0) }
+    }
+}
+
+impl From<TokenAnswer> for Tokens {
+    fn from(answer: TokenAnswer) -> Self {
+        Self {
+            id_token: answer.id_token,
+            access_token: Secret::new(answer.access_token.secret().clone()),
+            refresh_token: answer.refresh_token,
+            expires_in: answer.expires_in,
+        }
+    }
 }
 
 /// Our way out, as the crate wants to see it; remembers the status of the answer.
 struct Sender<'a> {
     outbound: &'a Outbound,
+    patience: Duration,
     status: AtomicU16,
+}
+
+impl Sender<'_> {
+    /// The status of the answer; 0 if there was none.
+    fn status(&self) -> u16 {
+        self.status.load(Ordering::Relaxed)
+    }
 }
 
 impl<'c> AsyncHttpClient<'c> for Sender<'_> {
@@ -138,7 +187,7 @@ impl<'c> AsyncHttpClient<'c> for Sender<'_> {
 
     fn call(&'c self, request: HttpRequest) -> Self::Future {
         Box::pin(async move {
-            let answer = self.outbound.send(request).await?;
+            let answer = self.outbound.send_within(request, self.patience).await?;
             self.status.store(answer.status().as_u16(), Ordering::Relaxed);
             Ok(answer)
         })
@@ -178,22 +227,27 @@ fn client(config: &Config, metadata: &Metadata, secret: Option<&Secret<String>>)
     })
 }
 
+fn is_invalid_grant(error: &RequestTokenError<outbound::Error, TokenRefusal>) -> bool {
+    matches!(error, RequestTokenError::ServerResponse(refusal) if refusal.error == "invalid_grant")
+}
+
 /// Says what to do about a failed exchange. Nothing of the answer but its error code is shown: providers
 /// repeat codes and secrets in their texts.
-fn refused(config: &Config, error: &RequestTokenError<outbound::Error, TokenRefusal>, status: u16) -> Error {
+fn failed(
+    error: &RequestTokenError<outbound::Error, TokenRefusal>,
+    status: u16,
+    grant: &'static str,
+) -> Error {
     let text = match error {
         RequestTokenError::Request(error) => error.to_string(),
         RequestTokenError::ServerResponse(refusal) => match refusal.error.as_str() {
-            "invalid_grant" => {
-                return Refusal::Code { redirect_uri: config.redirect_uri.to_string() }.into();
-            }
             "invalid_client" => "it answers `invalid_client`: check OIDCClientID and OIDCClientSecret (has the \
                                  secret expired?), and whether OIDCClientAuthentication (basic, post) is what \
                                  the provider expects of this client"
                 .to_owned(),
-            "unauthorized_client" => "it answers `unauthorized_client`: allow this client the authorization code \
-                                      grant at the provider"
-                .to_owned(),
+            "unauthorized_client" => format!(
+                "it answers `unauthorized_client`: allow this client the {grant} grant at the provider"
+            ),
             "" => format!("it answers {status} without an error code"),
             other => format!("it answers {status} with the error `{other}`"),
         },
@@ -201,109 +255,4 @@ fn refused(config: &Config, error: &RequestTokenError<outbound::Error, TokenRefu
         RequestTokenError::Other(_) => format!("it answers {status} without JSON"),
     };
     Error::TokenEndpoint(text)
-}
-
-/// An error answer of the token endpoint (RFC 6749 section 5.2), cut down to its code.
-#[derive(Debug, Default, Deserialize, Serialize)]
-#[serde(from = "Map<String, Value>")]
-struct TokenRefusal {
-    error: String,
-}
-
-impl From<Map<String, Value>> for TokenRefusal {
-    fn from(answer: Map<String, Value>) -> Self {
-        Self { error: shown_name(answer.get("error").and_then(Value::as_str).unwrap_or_default()) }
-    }
-}
-
-impl fmt::Display for TokenRefusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.error)
-    }
-}
-
-impl ErrorResponse for TokenRefusal {}
-
-/// An answer of the token endpoint, read with tolerance: real providers send `expires_in` as text, leave
-/// `token_type` out, and put anything beside.
-#[derive(Deserialize)]
-#[serde(from = "Map<String, Value>")]
-struct TokenAnswer {
-    id_token: Option<Secret<String>>,
-    access_token: AccessToken,
-    token_type: CoreTokenType,
-}
-
-impl From<Map<String, Value>> for TokenAnswer {
-    fn from(mut answer: Map<String, Value>) -> Self {
-        let mut text = |name: &str| match answer.remove(name) {
-            Some(Value::String(text)) if !text.is_empty() => Some(text),
-            _ => None,
-        };
-        Self {
-            id_token: text("id_token").map(Secret::new),
-            access_token: AccessToken::new(text("access_token").unwrap_or_default()),
-            token_type: CoreTokenType::Bearer,
-        }
-    }
-}
-
-impl fmt::Debug for TokenAnswer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TokenAnswer([redacted])")
-    }
-}
-
-/// Asked for by the crate's traits; a token answer is never written anywhere.
-impl Serialize for TokenAnswer {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_unit()
-    }
-}
-
-impl OAuth2TokenResponse for TokenAnswer {
-    type TokenType = CoreTokenType;
-
-    fn access_token(&self) -> &AccessToken {
-        &self.access_token
-    }
-
-    fn token_type(&self) -> &CoreTokenType {
-        &self.token_type
-    }
-
-    fn expires_in(&self) -> Option<Duration> {
-        None
-    }
-
-    fn refresh_token(&self) -> Option<&RefreshToken> {
-        None
-    }
-
-    fn scopes(&self) -> Option<&Vec<Scope>> {
-        None
-    }
-}
-
-impl
-    TokenResponse<
-        EmptyAdditionalClaims,
-        CoreGenderClaim,
-        CoreJweContentEncryptionAlgorithm,
-        CoreJwsSigningAlgorithm,
-    > for TokenAnswer
-{
-    fn id_token(
-        &self,
-    ) -> Option<
-        &IdToken<
-            EmptyAdditionalClaims,
-            CoreGenderClaim,
-            CoreJweContentEncryptionAlgorithm,
-            CoreJwsSigningAlgorithm,
-        >,
-    > {
-        // Verified by `id_token`, from the raw text.
-        None
-    }
 }

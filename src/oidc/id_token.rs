@@ -1,4 +1,4 @@
-//! ID token validation: OpenID Connect Core 1.0 section 3.1.3.7, every step, and no way around one.
+//! ID token validation: OpenID Connect Core 1.0 sections 3.1.3.7 and 12.2, every step, and no way around one.
 //!
 //! Steps 1, 6, 7 and 8 (encryption, signature, algorithm, shared key) are behind [`SignedClaims`], which only
 //! a good signature makes. The others are here, with the clock of the caller.
@@ -9,10 +9,13 @@ use serde_json::{Map, Value};
 
 use crate::clock::UnixTime;
 
-use super::error::{Refusal, Shown, StepUpNotMet};
+use super::error::{Refusal, StepUpNotMet};
 use super::jwt::SignedClaims;
+use super::standard_claims::{
+    Expected, check_audience, check_authorized_party, check_issuer, check_subject, check_times, time,
+};
 
-/// An ID token that is meant for us, now, in this login. Nothing else makes one.
+/// An ID token that is meant for us, now, in this login or refresh. Nothing else makes one.
 #[derive(Debug, Clone)]
 pub(super) struct VerifiedIdToken {
     claims: Map<String, Value>,
@@ -21,37 +24,48 @@ pub(super) struct VerifiedIdToken {
     authenticated_at: Option<UnixTime>,
 }
 
-/// What an ID token is compared with.
+/// What the ID token came with.
 #[derive(Clone, Copy)]
-pub(super) struct Expected<'a> {
-    pub issuer: &'a str,
-    pub client_id: &'a str,
-    /// The nonce of this login.
-    pub nonce: &'a str,
-    pub clock_skew: Duration,
-    pub now: UnixTime,
+pub(super) enum Occasion<'a> {
+    /// The answer to a code: its nonce is that of this login.
+    Login {
+        /// The nonce of the authorization request.
+        nonce: &'a str,
+    },
+    /// The answer to a refresh token (section 12.2): about the same person, and its nonce, if it has one at
+    /// all, is the old one. Issuer and audience can't be other than at the login, for both times they are
+    /// compared with the configuration.
+    Refresh {
+        /// The nonce of the login.
+        nonce: &'a str,
+        /// `sub` of the login.
+        subject: &'a str,
+    },
 }
 
 /// Oldest `iat` that is believed. The nonce ties a token to a login of the last minutes; this catches a
 /// provider whose clock or cache is broken.
 pub(super) const MAX_TOKEN_AGE: Duration = Duration::from_secs(24 * 60 * 60);
-/// Longest `sub` (OIDC Core section 2).
-const MAX_SUBJECT_BYTES: usize = 255;
-/// The last second of the year 9999: a time past it is a mistake, and could overflow somewhere.
-const LAST_TIME: u64 = 253_402_300_799;
 
 impl VerifiedIdToken {
     /// Checks the claims of a token whose signature is good.
-    pub fn check(claims: SignedClaims, expected: &Expected<'_>) -> Result<Self, Refusal> {
+    pub fn check(
+        claims: SignedClaims,
+        expected: &Expected<'_>,
+        occasion: &Occasion<'_>,
+    ) -> Result<Self, Refusal> {
         let claims = claims.into_inner();
         check_issuer(&claims, expected)?; // step 2
         check_audience(&claims, expected)?; // step 3
         check_authorized_party(&claims, expected)?; // steps 4 and 5
-        let expires_at = check_times(&claims, expected)?; // steps 9 and 10
-        check_nonce(&claims, expected)?; // step 11
+        let times = check_times(&claims, expected, MAX_TOKEN_AGE)?; // steps 9 and 10
+        check_nonce(&claims, occasion)?; // step 11
         let authenticated_at = check_auth_time(&claims, expected)?;
         let subject = check_subject(&claims)?;
-        Ok(Self { claims, subject, expires_at, authenticated_at })
+        match occasion {
+            Occasion::Refresh { subject: before, .. } if *before != subject => Err(Refusal::OtherSubject),
+            _ => Ok(Self { claims, subject, expires_at: times.expires_at, authenticated_at }),
+        }
     }
 
     /// Steps 12 and 13: what the authorization request asked for must be there.
@@ -105,63 +119,14 @@ impl VerifiedIdToken {
     }
 }
 
-fn check_issuer(claims: &Map<String, Value>, expected: &Expected<'_>) -> Result<(), Refusal> {
-    match claims.get("iss") {
-        Some(Value::String(issuer)) if issuer == expected.issuer => Ok(()),
-        found => Err(Refusal::Issuer { expected: expected.issuer.to_owned(), found: Shown::of(found) }),
-    }
-}
-
-/// Only us: an audience that we do not know could replay the token here (3.1.3.7 step 3).
-fn check_audience(claims: &Map<String, Value>, expected: &Expected<'_>) -> Result<(), Refusal> {
-    let audience = claims.get("aud");
-    let only_us = match audience {
-        Some(Value::String(one)) => one == expected.client_id,
-        Some(Value::Array(all)) => !all.is_empty() && all.iter().all(|one| one == expected.client_id),
-        _ => false,
-    };
-    match only_us {
-        true => Ok(()),
-        false => {
-            Err(Refusal::Audience { expected: expected.client_id.to_owned(), found: Shown::of(audience) })
+fn check_nonce(claims: &Map<String, Value>, occasion: &Occasion<'_>) -> Result<(), Refusal> {
+    match (claims.get("nonce"), occasion) {
+        (Some(Value::String(found)), Occasion::Login { nonce } | Occasion::Refresh { nonce, .. })
+            if found == nonce =>
+        {
+            Ok(())
         }
-    }
-}
-
-fn check_authorized_party(claims: &Map<String, Value>, expected: &Expected<'_>) -> Result<(), Refusal> {
-    match claims.get("azp") {
-        None => Ok(()),
-        Some(Value::String(party)) if party == expected.client_id => Ok(()),
-        found => {
-            Err(Refusal::AuthorizedParty { expected: expected.client_id.to_owned(), found: Shown::of(found) })
-        }
-    }
-}
-
-fn check_times(claims: &Map<String, Value>, expected: &Expected<'_>) -> Result<UnixTime, Refusal> {
-    let Expected { now, clock_skew, .. } = *expected;
-    let expires_at = time(claims, "exp")?.ok_or(Refusal::Missing("exp"))?;
-    if now >= expires_at.plus(clock_skew) {
-        return Err(Refusal::Expired(now.since(expires_at.plus(clock_skew)).as_secs()));
-    }
-    let issued_at = time(claims, "iat")?.ok_or(Refusal::Missing("iat"))?;
-    if issued_at > now.plus(clock_skew) {
-        return Err(Refusal::FromTheFuture(issued_at.since(now.plus(clock_skew)).as_secs()));
-    }
-    if now.since(issued_at) > MAX_TOKEN_AGE {
-        return Err(Refusal::TooOld(now.since(issued_at).as_secs()));
-    }
-    match time(claims, "nbf")? {
-        Some(begin) if begin > now.plus(clock_skew) => {
-            Err(Refusal::NotYetValid(begin.since(now.plus(clock_skew)).as_secs()))
-        }
-        _ => Ok(expires_at),
-    }
-}
-
-fn check_nonce(claims: &Map<String, Value>, expected: &Expected<'_>) -> Result<(), Refusal> {
-    match claims.get("nonce") {
-        Some(Value::String(nonce)) if nonce == expected.nonce => Ok(()),
+        (None | Some(Value::Null), Occasion::Refresh { .. }) => Ok(()),
         _ => Err(Refusal::Nonce),
     }
 }
@@ -178,40 +143,11 @@ fn check_auth_time(
     }
 }
 
-fn check_subject(claims: &Map<String, Value>) -> Result<String, Refusal> {
-    match claims.get("sub") {
-        Some(Value::String(subject))
-            if (1..=MAX_SUBJECT_BYTES).contains(&subject.len()) && subject.is_ascii() =>
-        {
-            Ok(subject.clone())
-        }
-        found => Err(Refusal::Subject(Shown::of(found))),
-    }
-}
-
-/// A NumericDate (RFC 7519 section 2): whole seconds, cut off where the provider sends fractions. Null is as
-/// if absent.
-fn time(claims: &Map<String, Value>, claim: &'static str) -> Result<Option<UnixTime>, Refusal> {
-    let value = match claims.get(claim) {
-        None | Some(Value::Null) => return Ok(None),
-        Some(value) => value,
-    };
-    let seconds = value.as_u64().or_else(|| {
-        let seconds = value.as_f64().filter(|seconds| (0.0..=LAST_TIME as f64).contains(seconds))?;
-        // In range, so nothing is lost but the fraction.
-        Some(seconds as u64)
-    });
-    match seconds {
-        Some(seconds) if seconds <= LAST_TIME => Ok(Some(UnixTime(seconds))),
-        _ => Err(Refusal::Time { claim, found: Shown::of(Some(value)) }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::oidc::algorithm::SigningAlgorithm;
-    use crate::oidc::jwt::Jws;
+    use crate::oidc::jwt::{Jws, Purpose};
     use crate::oidc::testing::TestKey;
     use serde_json::json;
 
@@ -222,7 +158,6 @@ mod tests {
         Expected {
             issuer: "https://idp.example",
             client_id: "me",
-            nonce: "n-0S6_WzA2Mj",
             clock_skew: Duration::from_secs(SKEW),
             now: UnixTime(NOW),
         }
@@ -236,11 +171,15 @@ mod tests {
     }
 
     fn check(claims: &Value, key: &TestKey) -> Result<VerifiedIdToken, Refusal> {
+        check_at(&Occasion::Login { nonce: "n-0S6_WzA2Mj" }, claims, key)
+    }
+
+    fn check_at(occasion: &Occasion<'_>, claims: &Value, key: &TestKey) -> Result<VerifiedIdToken, Refusal> {
         let token = key.sign(&key.header(), claims);
         let set = key.key_set();
-        let jws = Jws::parse(&token, &SigningAlgorithm::DEFAULT)?;
+        let jws = Jws::parse(&token, Purpose::IdToken, &SigningAlgorithm::DEFAULT)?;
         let signed = jws.verify_with(&set)?;
-        VerifiedIdToken::check(signed, &expected())
+        VerifiedIdToken::check(signed, &expected(), occasion)
     }
 
     /// `None` removes the claim.
@@ -328,6 +267,32 @@ mod tests {
         for (row, name, value, good) in rows {
             let outcome = check(&with(name, value.clone()), TestKey::es256());
             assert_eq!(outcome.is_ok(), good, "{row}: {name} = {value:?}: {outcome:?}");
+        }
+    }
+
+    #[test]
+    fn rp_33_a_refresh_brings_the_same_person_and_the_nonce_of_the_login_or_none() {
+        let rows: Vec<(&str, Option<Value>, bool)> = vec![
+            ("nonce", None, true),
+            ("nonce", Some(json!(null)), true),
+            ("nonce", Some(json!("n-0S6_WzA2Mj")), true),
+            ("nonce", Some(json!("another")), false),
+            ("nonce", Some(json!("")), false),
+            ("nonce", Some(json!(["n-0S6_WzA2Mj"])), false),
+            ("sub", Some(json!("mallory")), false),
+            ("sub", Some(json!("Alice")), false),
+            ("sub", None, false),
+            ("iss", Some(json!("https://evil.example")), false),
+            ("aud", Some(json!("other")), false),
+            ("aud", Some(json!(["me", "other"])), false),
+            ("azp", Some(json!("other")), false),
+            ("exp", Some(json!(NOW - 3600)), false),
+            ("iat", Some(json!(NOW + 3600)), false),
+        ];
+        let occasion = Occasion::Refresh { nonce: "n-0S6_WzA2Mj", subject: "alice" };
+        for (name, value, good) in rows {
+            let outcome = check_at(&occasion, &with(name, value.clone()), TestKey::es256());
+            assert_eq!(outcome.is_ok(), good, "{name} = {value:?}: {outcome:?}");
         }
     }
 

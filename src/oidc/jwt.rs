@@ -21,6 +21,15 @@ pub(super) struct Jws<'a> {
     signature: &'a str,
 }
 
+/// What a token is for (RFC 8725 section 3.11): one that says that it is something else is not taken for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// An ID token.
+    IdToken,
+    /// A logout token (Back-Channel Logout 1.0 section 2.4), which many providers give the type `JWT`.
+    LogoutToken,
+}
+
 /// Claims under a good signature. Only [`Jws::verify`] makes one.
 #[derive(Debug)]
 pub(super) struct SignedClaims(Map<String, Value>);
@@ -30,7 +39,7 @@ pub(super) const MAX_TOKEN_BYTES: usize = 128 * 1024;
 
 impl<'a> Jws<'a> {
     /// Reads `token`, and judges everything that can be judged without a key.
-    pub fn parse(token: &'a str, accepted: &[SigningAlgorithm]) -> Result<Self, Refusal> {
+    pub fn parse(token: &'a str, purpose: Purpose, accepted: &[SigningAlgorithm]) -> Result<Self, Refusal> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(Refusal::TokenTooLarge { max: MAX_TOKEN_BYTES });
         }
@@ -50,7 +59,7 @@ impl<'a> Jws<'a> {
         if header.contains_key("zip") || header.get("b64").is_some_and(|plain| *plain != Value::Bool(true)) {
             return Err(Refusal::Malformed("its payload is compressed or not encoded"));
         }
-        check_type(header.get("typ"))?;
+        check_type(header.get("typ"), purpose)?;
         let key_id = match header.get("kid") {
             None => None,
             // Only ever compared with the published ids. `jku`, `jwk`, `x5u` and `x5c` are not read at all.
@@ -124,18 +133,17 @@ fn algorithm(
     accepted.contains(&algorithm).then_some(algorithm).ok_or_else(refused)
 }
 
-/// RFC 8725 section 3.11: a token that says that it is something else (an access token, a logout token) is
-/// not taken for an ID token.
-fn check_type(kind: Option<&Value>) -> Result<(), Refusal> {
+fn check_type(kind: Option<&Value>, purpose: Purpose) -> Result<(), Refusal> {
+    let known: &[&str] = match purpose {
+        Purpose::IdToken => &["jwt", "jose", "application/jwt"],
+        Purpose::LogoutToken => &["jwt", "application/jwt", "logout+jwt", "application/logout+jwt"],
+    };
     match kind {
         None => Ok(()),
-        Some(Value::String(name)) => {
-            let known = ["jwt", "jose", "application/jwt"];
-            match known.iter().any(|known| name.eq_ignore_ascii_case(known)) {
-                true => Ok(()),
-                false => Err(Refusal::Type(shown_name(name))),
-            }
-        }
+        Some(Value::String(name)) => match known.iter().any(|known| name.eq_ignore_ascii_case(known)) {
+            true => Ok(()),
+            false => Err(Refusal::Type(shown_name(name))),
+        },
         Some(_) => Err(Refusal::Malformed("its `typ` is not a string")),
     }
 }
@@ -192,7 +200,7 @@ mod tests {
 
     fn verify(token: &str, key: &TestKey) -> Result<Map<String, Value>, Refusal> {
         let set = key.key_set();
-        let jws = Jws::parse(token, &ACCEPTED)?;
+        let jws = Jws::parse(token, Purpose::IdToken, &ACCEPTED)?;
         jws.verify_with(&set).map(SignedClaims::into_inner)
     }
 

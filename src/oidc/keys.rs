@@ -1,8 +1,9 @@
 //! The provider's keys as they are now: kept while they are good, fetched again when a token names another.
 //!
 //! A token with an unknown `kid` costs at most one fetch, whoever else waits for it shares it, and a flood of
-//! made-up ids costs no more than [`MAX_UNKNOWN_FETCHES`] in [`UNKNOWN_WINDOW`]. A bad answer never replaces
-//! good keys, and a good one drops what it no longer lists.
+//! made-up ids costs no more than [`MAX_UNKNOWN_FETCHES`] in [`UNKNOWN_WINDOW`]. Tokens that anybody can send
+//! have such a budget of their own, so that a flood of them takes nothing away from logins. A bad answer never
+//! replaces good keys, and a good one drops what it no longer lists.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,15 +33,28 @@ pub(super) struct Fetched {
     at: Instant,
 }
 
+/// Who brought a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bringer {
+    /// The token endpoint, asked by us.
+    Provider,
+    /// Whoever can reach us.
+    Anybody,
+}
+
 /// What the next fetch depends on; whoever holds it is the only one who fetches.
 #[derive(Default)]
 struct History {
-    /// The last fetches for an unknown `kid`, oldest first.
-    unknown: [Option<Instant>; MAX_UNKNOWN_FETCHES],
+    provided: Budget,
+    unsolicited: Budget,
     failure: Option<(Instant, String)>,
 }
 
-/// Most fetches for unknown key ids in any [`UNKNOWN_WINDOW`].
+/// The last fetches for an unknown `kid`, oldest first.
+#[derive(Default)]
+struct Budget([Option<Instant>; MAX_UNKNOWN_FETCHES]);
+
+/// Most fetches for unknown key ids in any [`UNKNOWN_WINDOW`], for each [`Bringer`].
 pub(super) const MAX_UNKNOWN_FETCHES: usize = 2;
 /// See [`MAX_UNKNOWN_FETCHES`]. Providers that rotate every half minute are still followed.
 pub(super) const UNKNOWN_WINDOW: Duration = Duration::from_secs(15);
@@ -72,6 +86,7 @@ impl KeyCache {
     pub async fn newer(
         &self,
         seen: &Arc<Fetched>,
+        bringer: Bringer,
         outbound: &Outbound,
         url: &Url,
     ) -> Result<Option<Arc<Fetched>>, Error> {
@@ -79,7 +94,7 @@ impl KeyCache {
         if let Some(current) = self.current.load_full().filter(|current| !Arc::ptr_eq(current, seen)) {
             return Ok(Some(current));
         }
-        if !history.allows_unknown(Instant::now()) {
+        if !history.budget(bringer).take(Instant::now()) {
             // The last answer may just have been a failure: then this is no verdict on the token.
             return match &history.failure {
                 Some((_, failure)) => Err(Error::Keys(failure.clone())),
@@ -142,12 +157,21 @@ impl KeyCache {
 }
 
 impl History {
-    fn allows_unknown(&mut self, now: Instant) -> bool {
-        if self.unknown.first().copied().flatten().is_some_and(|oldest| now - oldest < UNKNOWN_WINDOW) {
+    fn budget(&mut self, bringer: Bringer) -> &mut Budget {
+        match bringer {
+            Bringer::Provider => &mut self.provided,
+            Bringer::Anybody => &mut self.unsolicited,
+        }
+    }
+}
+
+impl Budget {
+    fn take(&mut self, now: Instant) -> bool {
+        if self.0.first().copied().flatten().is_some_and(|oldest| now - oldest < UNKNOWN_WINDOW) {
             return false;
         }
-        self.unknown.rotate_left(1);
-        if let Some(newest) = self.unknown.last_mut() {
+        self.0.rotate_left(1);
+        if let Some(newest) = self.0.last_mut() {
             *newest = Some(now);
         }
         true
@@ -172,8 +196,11 @@ mod tests {
     fn rp_23_unknown_ids_have_a_budget() {
         let begin = Instant::now();
         let mut history = History::default();
-        let asked = (0..1000).map(|i| begin + Duration::from_millis(10 * i));
-        assert_eq!(asked.filter(|now| history.allows_unknown(*now)).count(), MAX_UNKNOWN_FETCHES);
-        assert!(history.allows_unknown(begin + UNKNOWN_WINDOW));
+        for bringer in [Bringer::Anybody, Bringer::Provider] {
+            let asked = (0..1000).map(|i| begin + Duration::from_millis(10 * i));
+            let budget = history.budget(bringer);
+            assert_eq!(asked.filter(|now| budget.take(*now)).count(), MAX_UNKNOWN_FETCHES, "{bringer:?}");
+            assert!(budget.take(begin + UNKNOWN_WINDOW));
+        }
     }
 }

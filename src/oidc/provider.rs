@@ -9,28 +9,28 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jsonwebtoken::DecodingKey;
 use tokio::runtime::Handle;
 use url::Url;
 
-use crate::clock::{Clock, UnixTime};
-use crate::tag::Claims;
+use crate::clock::Clock;
+use crate::secret::Secret;
 use crate::web::outbound::Outbound;
 
-use super::claims::{lacks_needed, merge, overage};
-use super::config::{Config, ConfigError, UserInfoMode};
+use super::config::{Config, ConfigError};
 use super::contact::Contact;
 use super::credentials::Credentials;
 use super::discovery::{self, Metadata, Problem};
 use super::error::{CallbackError, Error, Refusal};
-use super::event::Events;
+use super::event::{Event, Events};
+use super::farewell::Revocations;
 use super::finder::Finder;
-use super::flow::{self, Tokens};
-use super::id_token::{Expected, VerifiedIdToken};
-use super::jwt::{Jws, SignedClaims};
+use super::flow::{self, Caller};
+use super::id_token::{Occasion, VerifiedIdToken};
+use super::identity::{Grant, Identity};
+use super::jwt::Purpose;
 use super::keys::KeyCache;
 use super::login::{Begin, CallbackParameters, Outcome, Transaction};
-use super::userinfo;
+use super::refresh::Refreshes;
 
 /// The provider of one service. Shared by all threads.
 pub struct Provider {
@@ -39,10 +39,12 @@ pub struct Provider {
     pub(super) clock: Clock,
     pub(super) outbound: Outbound,
     pub(super) credentials: Credentials,
+    pub(super) keys: KeyCache,
+    pub(super) refreshes: Refreshes,
+    pub(super) revocations: Revocations,
     control: Handle,
     events: Events,
     finder: Finder,
-    keys: KeyCache,
     contact: Contact,
 }
 
@@ -63,25 +65,6 @@ pub enum Status {
         /// What the operator should know.
         reason: String,
     },
-}
-
-/// Who logged in, as far as the provider proved it.
-#[derive(Clone)]
-pub struct Identity {
-    /// `sub`: 1 to 255 ASCII characters.
-    pub subject: String,
-    /// The issuer; a subject is only unique together with it.
-    pub issuer: String,
-    /// All claims of the ID token, and those that UserInfo added.
-    pub claims: Claims,
-    /// The authentication context that the ID token states.
-    pub acr: Option<String>,
-    /// When the person authenticated.
-    pub auth_time: Option<UnixTime>,
-    /// The provider's name of its own session.
-    pub sid: Option<String>,
-    /// `exp` of the ID token.
-    pub id_token_expires_at: UnixTime,
 }
 
 /// How old metadata and keys get before they are fetched again.
@@ -111,6 +94,8 @@ impl Provider {
             finder: Finder::new(Arc::clone(&events)),
             keys: KeyCache::new(Arc::clone(&events)),
             contact: Contact::default(),
+            refreshes: Refreshes::default(),
+            revocations: Revocations::default(),
             events,
         }))
     }
@@ -120,7 +105,7 @@ impl Provider {
     pub async fn keep_discovered(self: Arc<Self>) {
         let mut failures = 0;
         loop {
-            let pause = match self.refresh().await {
+            let pause = match self.freshen().await {
                 Ok(()) => {
                     failures = 0;
                     jittered(REFRESH_EVERY)
@@ -167,6 +152,11 @@ impl Provider {
         &self.config.issuer
     }
 
+    /// The origin of its pages: scheme, host and port of the issuer (RFC 6454 section 6.2).
+    pub fn origin(&self) -> String {
+        self.issuer.origin().ascii_serialization()
+    }
+
     /// Begins a login: where to send the browser, and what to keep of it. Waits at most 5 s for a provider
     /// that is not known yet or has been silent for a while, together with everyone else who waits.
     pub async fn begin(self: &Arc<Self>, begin: Begin) -> Result<(Url, Transaction), Error> {
@@ -200,12 +190,56 @@ impl Provider {
         }
     }
 
-    async fn on_control<T, F>(self: &Arc<Self>, work: impl FnOnce(Arc<Self>) -> F) -> Result<T, Error>
+    /// Does `work` on the control runtime, to its end, whether or not the caller goes on waiting for it.
+    pub(super) async fn on_control<T, E, F>(
+        self: &Arc<Self>,
+        work: impl FnOnce(Arc<Self>) -> F,
+    ) -> Result<T, E>
     where
         T: Send + 'static,
-        F: Future<Output = Result<T, Error>> + Send + 'static,
+        E: From<Error> + Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
     {
-        self.control.spawn(work(Arc::clone(self))).await.map_err(|_| Error::Stopping)?
+        self.control.spawn(work(Arc::clone(self))).await.map_err(|_| E::from(Error::Stopping))?
+    }
+
+    /// Does `work` on the control runtime, and does not wait for it.
+    pub(super) fn in_background<F>(self: &Arc<Self>, work: impl FnOnce(Arc<Self>) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.control.spawn(work(Arc::clone(self)));
+    }
+
+    pub(super) fn tell(&self, event: Event) {
+        (self.events)(event);
+    }
+
+    /// The provider has just answered something.
+    pub(super) fn note_contact(&self) {
+        self.contact.note();
+    }
+
+    /// The metadata, if the provider was ever found.
+    pub(super) fn known_metadata(&self) -> Option<Arc<Metadata>> {
+        self.finder.metadata()
+    }
+
+    /// The metadata; the provider is looked for if it was never found.
+    pub(super) async fn metadata(&self) -> Result<Arc<Metadata>, Error> {
+        match self.finder.metadata() {
+            Some(metadata) => Ok(metadata),
+            None => self.find().await,
+        }
+    }
+
+    /// Us, at the token endpoint.
+    pub(super) fn caller<'a>(
+        &'a self,
+        metadata: &'a Metadata,
+        secret: Option<&'a Secret<String>>,
+    ) -> Caller<'a> {
+        Caller { config: &self.config, metadata, secret, outbound: &self.outbound }
     }
 
     /// The metadata of a provider that answers.
@@ -223,7 +257,7 @@ impl Provider {
     }
 
     /// Fetches what is missing or old.
-    async fn refresh(&self) -> Result<(), Error> {
+    async fn freshen(&self) -> Result<(), Error> {
         // A little early, so that the jitter of the pause does not double the interval.
         let is_old = |age: Option<Duration>| age.is_none_or(|age| age >= REFRESH_EVERY / 2);
         let metadata = match self.finder.metadata() {
@@ -244,47 +278,40 @@ impl Provider {
         if transaction.issuer != self.config.issuer {
             return Err(CallbackError::OtherIssuer.into());
         }
-        let metadata = match self.finder.metadata() {
-            Some(metadata) => metadata,
-            None => self.find().await?,
-        };
+        let metadata = self.metadata().await?;
         self.check_callback_issuer(&parameters, &metadata)?;
         let code = match parameters.into_outcome() {
             Outcome::Code(code) => code,
             Outcome::Error { error, description } => return Err(Error::Denied { error, description }),
         };
         let secret = self.credentials.secret();
-        let tokens = flow::exchange(
-            &self.config,
-            &metadata,
-            secret.as_deref(),
-            &self.outbound,
-            code,
-            transaction.verifier.clone(),
-        )
-        .await?;
+        let caller = self.caller(&metadata, secret.as_deref());
+        let tokens = caller.exchange(code, transaction.verifier.clone()).await?;
         self.contact.note();
-        let signed = self.verify_signature(tokens.id_token.expose(), &metadata).await?;
-        let expected = Expected {
-            issuer: &self.config.issuer,
-            client_id: &self.config.client_id,
-            nonce: &transaction.nonce,
-            clock_skew: self.config.clock_skew,
-            now: self.clock.now(),
-        };
-        let id_token = VerifiedIdToken::check(signed, &expected)?;
+        let received_at = self.clock.now();
+        let text = tokens.id_token.ok_or(Refusal::NoIdToken)?;
+        let signed = self.verify_signature(text.expose(), Purpose::IdToken, &metadata).await?;
+        let expected = self.expected();
+        let occasion = Occasion::Login { nonce: &transaction.nonce };
+        let id_token = VerifiedIdToken::check(signed, &expected, &occasion)?;
         id_token
             .check_requested(&transaction.acr_values, transaction.max_age, &expected)
             .map_err(Error::StepUpNotMet)?;
-        let claims = self.complete_claims(&id_token, &tokens, &metadata).await?;
+        let person = self.complete_claims(&id_token, &tokens.access_token, &metadata).await?;
+        let expires_at = id_token.expires_at();
+        let granted = |token| Grant::new(token, received_at, tokens.expires_in, Some(expires_at));
         Ok(Identity {
             subject: id_token.subject().to_owned(),
             issuer: self.config.issuer.clone(),
-            claims,
+            claims: person.claims,
+            from_user_info: person.from_user_info,
             acr: id_token.acr().map(str::to_owned),
             auth_time: id_token.authenticated_at(),
             sid: id_token.session_id().map(str::to_owned),
-            id_token_expires_at: id_token.expires_at(),
+            nonce: transaction.nonce,
+            id_token: text,
+            id_token_expires_at: expires_at,
+            grant: tokens.refresh_token.map(granted),
         })
     }
 
@@ -304,70 +331,11 @@ impl Provider {
             None => Ok(()),
         }
     }
-
-    /// The only way from a token's text to its claims.
-    async fn verify_signature(&self, token: &str, metadata: &Metadata) -> Result<SignedClaims, Error> {
-        let jws = Jws::parse(token, &metadata.signing_algorithms)?;
-        if jws.algorithm().is_symmetric() {
-            // Only if HS* is configured; the key is the secret's own bytes (OIDC Core section 10.1), and never
-            // anything that the provider publishes.
-            let secret = self.credentials.secret().ok_or(Refusal::UnknownKey(None))?;
-            return Ok(jws.verify([&DecodingKey::from_secret(secret.expose().as_bytes())])?);
-        }
-        let (outbound, url) = (&self.outbound, &metadata.jwks_uri);
-        let known = self.keys.get(outbound, url).await?;
-        match jws.verify_with(&known.keys) {
-            // The provider may have changed its keys a moment ago.
-            Err(refusal) if jws.may_be_newer_than(&known.keys) => {
-                let newer = self.keys.newer(&known, outbound, url).await?.ok_or(refusal)?;
-                Ok(jws.verify_with(&newer.keys)?)
-            }
-            verdict => Ok(verdict?),
-        }
-    }
-
-    async fn complete_claims(
-        &self,
-        id_token: &VerifiedIdToken,
-        tokens: &Tokens,
-        metadata: &Metadata,
-    ) -> Result<Claims, Error> {
-        let needed = &self.config.needed_claims;
-        let lacking = lacks_needed(id_token.claims(), needed);
-        let ask = match self.config.user_info {
-            UserInfoMode::Always => true,
-            UserInfoMode::Auto => lacking,
-            UserInfoMode::Never => false,
-        };
-        let claims = match metadata.user_info_endpoint.as_ref().filter(|_| ask) {
-            None => id_token.claims().clone(),
-            Some(url) => {
-                match userinfo::fetch(&self.outbound, url, &tokens.access_token, id_token.subject()).await {
-                    Ok(more) => merge(id_token.claims(), more),
-                    Err(userinfo::Problem::OtherSubject) => return Err(Refusal::UserInfoSubject.into()),
-                    Err(userinfo::Problem::Unusable(reason)) if lacking => {
-                        return Err(Error::UserInfo(reason));
-                    }
-                    Err(userinfo::Problem::Unusable(_)) => id_token.claims().clone(),
-                }
-            }
-        };
-        match overage(&claims, needed) {
-            Some(claim) => Err(Error::Overage { claim }),
-            None => Ok(claims),
-        }
-    }
 }
 
 impl fmt::Debug for Provider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Provider").field("issuer", &self.config.issuer).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Identity").field("subject", &self.subject).finish_non_exhaustive()
     }
 }
 

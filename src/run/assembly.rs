@@ -7,15 +7,16 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use tokio::runtime::Handle;
 
-use super::events::provider_events;
+use super::events::{provider_events, revocation_events};
 use super::{Options, StartError};
 use crate::clock::Clock;
 use crate::config::{self, Authorization, Config};
-use crate::gate::{self, Ended, Entrance, Redeemed, RelyingParty};
+use crate::gate::{self, Entrance, KnownProviderSessions, Redeemed, Refreshes, RelyingParty};
 use crate::oidc::Provider;
 use crate::proxy::Connector;
 use crate::server::{self, Kind};
-use crate::session::{Binding, KeyRing, LoginCookies, OwnCookies, Sealer, Sessions};
+use crate::session::revocation::{DiskLedger, Ledger, Replays};
+use crate::session::{Binding, KeyRing, LoginCookies, OwnCookies, Revocations, Sealer, Sessions};
 use crate::telemetry::Metrics;
 use crate::tls::{self, ServerTls};
 
@@ -26,6 +27,8 @@ pub(super) struct Assembly<'a> {
     pub(super) clock: &'a Clock,
     pub(super) keys: &'a Arc<ArcSwap<KeyRing>>,
     pub(super) metrics: &'a Metrics,
+    /// What keeps revocations over a restart, if there is a state directory.
+    pub(super) ledger: Option<&'a Arc<DiskLedger>>,
 }
 
 /// A listener as each box needs it.
@@ -87,8 +90,33 @@ impl Assembly<'_> {
             callback_path: service.callback_path.clone(),
             needed_claims: oidc.needed_claims.clone(),
             redeemed: Redeemed::new(),
-            ended: Ended::default(),
+            revocations: self.revocations(service),
+            refreshes: Refreshes::new(
+                Handle::current(),
+                self.clock.clone(),
+                self.options.log.clone(),
+                self.metrics.clone(),
+            ),
+            keeps_large_id_tokens: false,
+            replays: Replays::new(self.clock.clone()),
+            front_channel_logout: service.front_channel_logout,
+            provider_sessions: KnownProviderSessions::default(),
         })
+    }
+
+    fn revocations(&self, service: &config::Service) -> Arc<Revocations> {
+        let ledger = self.ledger.map(|ledger| ledger.clone() as Arc<dyn Ledger>);
+        let revocations = Arc::new(Revocations::new(
+            service.name.clone(),
+            service.session.max_lifetime,
+            self.clock.clone(),
+            ledger,
+            revocation_events(&self.options.log, self.metrics),
+        ));
+        if let Some(ledger) = self.ledger {
+            ledger.attach(&revocations);
+        }
+        revocations
     }
 
     /// All listeners. Services on one port share it and are told apart by host.

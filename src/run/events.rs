@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::session::revocation;
 use crate::telemetry::{Event, Level, Log, Metrics};
 use crate::{oidc, server};
 
@@ -56,6 +57,21 @@ pub(super) fn provider_events(log: &Log, metrics: &Metrics, service: &Arc<str>) 
             Happened::KeysFailed { reason } => {
                 Event::new("keys-failed", Level::Warning).blame("provider").message(reason)
             }
+            Happened::RefreshFailed { reason } => Event::new("refresh-failing", Level::Warning)
+                .blame("provider")
+                .message(format!("{reason}; sessions live on with what is known of them")),
+            Happened::RefreshRecovered => {
+                Event::new("refresh-recovered", Level::Info).message("sessions are refreshed again")
+            }
+            Happened::ClaimsKept { reason } => Event::new("claims-kept", Level::Warning)
+                .blame("provider")
+                .message(format!("a session was refreshed and keeps its old claims: {reason}")),
+            Happened::RevocationFailed { reason } => Event::new("token-revocation-failed", Level::Warning)
+                .blame("provider")
+                .message(format!("a refresh token could not be revoked: {reason}; it expires by itself")),
+            Happened::EndpointIgnored { reason } => {
+                Event::new("endpoint-ignored", Level::Warning).blame("provider").message(reason)
+            }
             Happened::Reloaded { path } => {
                 Event::new("reloaded", Level::Info).message(format!("{} was read again", path.display()))
             }
@@ -67,5 +83,77 @@ pub(super) fn provider_events(log: &Log, metrics: &Metrics, service: &Arc<str>) 
             }
         };
         log.event(event.service(&service));
+    })
+}
+
+/// Turns what happens to revocations into events of the log, and counts them.
+pub(super) fn revocation_events(log: &Log, metrics: &Metrics) -> revocation::Events {
+    use revocation::Event as Happened;
+
+    let (log, metrics) = (log.clone(), metrics.clone());
+    Arc::new(move |service, happened| {
+        let message = match happened {
+            // Told, with more to say, by whoever ended it.
+            Happened::Ended { .. } => return metrics.session_revoked(),
+            Happened::LedgerSlow => {
+                "a session was ended, but writing that down takes longer than 2 s: should this process end before \
+                 it is written, a copy of the session's cookie would work again; look at the disk of stateDirectory"
+                    .to_owned()
+            }
+            Happened::Folding => format!(
+                "more than {} sessions were ended within session.maxLifetime; to remember the new ones, all \
+                 sessions older than the oldest of them are ended. A shorter session.maxLifetime avoids that",
+                revocation::MAX_ENTRIES
+            ),
+        };
+        log.event(Event::new("revocations", Level::Warning).service(service).message(message));
+    })
+}
+
+/// Turns what happens to the file of revocations into events of the log.
+pub(super) fn ledger_events(log: &Log) -> revocation::DiskEvents {
+    use revocation::DiskEvent as Happened;
+
+    let log = log.clone();
+    Arc::new(move |happened| {
+        let (level, message) = match happened {
+            Happened::Locked { path } => (
+                Level::Warning,
+                format!(
+                    "{} is used by another process, which may be the one that this one replaces. Until it ends, \
+                     sessions that were logged out there before are not known here, and those that are logged out \
+                     here are only in memory. It is tried again every few seconds; two processes that stay need a \
+                     stateDirectory each",
+                    path.display()
+                ),
+            ),
+            Happened::Unusable { path, reason } => (
+                Level::Error,
+                format!(
+                    "{} can't be used: {reason}. Logged-out sessions are only remembered by this process until it \
+                     can; it is tried again every few seconds",
+                    path.display()
+                ),
+            ),
+            Happened::Works { path } => (
+                Level::Info,
+                format!("{} can be used now; everything that was ended is written down", path.display()),
+            ),
+            Happened::SetAside { path, aside, reason } => (
+                Level::Error,
+                format!(
+                    "{} is broken: {reason}. It was renamed to {}, and as nobody can know any more which sessions \
+                     had been logged out, all of them are over: everybody logs in again",
+                    path.display(),
+                    aside.display()
+                ),
+            ),
+        };
+        let blame = if level == Level::Info { None } else { Some("configuration") };
+        let event = Event::new("revocations", level).message(message);
+        log.event(match blame {
+            Some(blame) => event.blame(blame),
+            None => event,
+        });
     })
 }

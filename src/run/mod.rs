@@ -4,6 +4,7 @@
 //! file watching and the admin listener live there, and never on a worker.
 
 mod assembly;
+mod ending;
 mod events;
 mod readiness;
 mod watched;
@@ -18,6 +19,7 @@ use crate::gate::{self, Gate};
 use crate::policy;
 use crate::secret::Source;
 use crate::server::{self, Lifecycle};
+use crate::session::revocation::DiskLedger;
 use crate::session::{KeyError, KeyRing};
 use crate::telemetry::{self, Event, Level, Log, Metrics, admin};
 use crate::tls;
@@ -32,6 +34,8 @@ pub struct Options {
     pub log: Log,
     /// Whether a 403 page tells which tags would be enough: in `try`, where the rules are to be felt.
     pub explain_denials: bool,
+    /// The wall clock.
+    pub clock: Clock,
 }
 
 /// Why the proxy could not start. Exit code 1.
@@ -96,7 +100,7 @@ impl Proxy {
     /// Assembles the boxes and takes the ports. Wants to be called on the control runtime.
     pub fn assemble(config: &Config, options: &Options) -> Result<Self, StartError> {
         install_cryptography();
-        let (clock, log) = (Clock::system(), options.log.clone());
+        let (clock, log) = (options.clock.clone(), options.log.clone());
         let observed: Vec<Arc<str>> = config
             .services
             .iter()
@@ -107,12 +111,19 @@ impl Proxy {
         // Watches before anything is read: what changes in between is then seen at the first look.
         let watches = Watches::of(config);
         let keys = Arc::new(ArcSwap::from_pointee(KeyRing::load(&config.session_keys)?));
-        let assembly = Assembly { config, options, clock: &clock, keys: &keys, metrics: &metrics };
+        let ledger = config
+            .state_directory
+            .as_deref()
+            .map(|state| Arc::new(DiskLedger::new(state, clock.clone(), events::ledger_events(&log))));
+        let ledger = ledger.as_ref();
+        let assembly = Assembly { config, options, clock: &clock, keys: &keys, metrics: &metrics, ledger };
         let services = config
             .services
             .iter()
             .map(|service| assembly.service(service).map(Arc::new))
             .collect::<Result<Vec<_>, _>>()?;
+        // Before anything is served: what had been ended stays ended.
+        ledger.map_or(Ok(()), |ledger| ledger.start())?;
         let listeners = assembly.listeners()?;
         let bound = server::bind(listeners.iter().map(|listener| listener.server.clone()).collect())?;
         let admin = admin::Admin::bind(&admin_config(&config.admin))?;
@@ -158,6 +169,7 @@ impl Proxy {
             ready: readiness::probe(self.gate.services.clone(), self.gate.lifecycle.clone()),
             config: self.redacted,
             metrics: self.gate.metrics.clone(),
+            end_sessions: ending::end_sessions(self.gate.services.clone(), log.clone()),
         });
         tokio::spawn(self.watched.poll(log.clone(), self.gate.metrics.clone()));
         tokio::spawn(tell_when_started(&self.bound, &self.gate.lifecycle, log.clone()));
@@ -204,7 +216,7 @@ fn tell_when_started(
 pub fn run(config: &Config, format: telemetry::Format) -> Result<(), StartError> {
     let (log, writer) = Log::to_stdout(format);
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let options = Options { log, explain_denials: false };
+    let options = Options { log, explain_denials: false, clock: Clock::system() };
     let result = control.block_on(async {
         let stop = stop_signal()?;
         raise_file_limit();

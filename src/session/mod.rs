@@ -4,8 +4,9 @@
 //! cookies of logins in progress. It does not know how a login happens, what a rule is, or which claims
 //! mean what: it is told the claims to keep and hands them back.
 //!
-//! A session is a text sealed for one service, host, issuer and client. Nothing is stored here, so whatever
-//! the browser sends is judged by what it says and by the clock, at every request.
+//! A session is a text sealed for one service, host, issuer and client. It is not stored here, so whatever
+//! the browser sends is judged by what it says, by the clock, and by what was ended ([`revocation`]), at every
+//! request.
 
 mod activity;
 mod cookie;
@@ -15,6 +16,8 @@ mod login;
 mod own;
 mod parts;
 mod payload;
+pub mod redis;
+pub mod revocation;
 mod seal;
 #[cfg(test)]
 mod tests;
@@ -33,7 +36,8 @@ pub use key_file::{KeyError, KeySource, STATE_KEY_FILE};
 pub use keys::{KeyId, KeyMistake, KeyRing, MAX_KEYS};
 pub use login::{LOGIN_LIFETIME, LoginCookies, MAX_LOGINS, TransactionId};
 pub use own::{OwnCookies, Stripped};
-pub use payload::{NewSession, Session, SessionId};
+pub use payload::{Grant, NewSession, Session, SessionId};
+pub use revocation::{Revocations, Why};
 pub use seal::{Binding, MAX_PLAIN_BYTES, Purpose, SealError, Sealer};
 
 /// How the sessions of one service are named and how long they live.
@@ -45,8 +49,10 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// A session is over this long after its login, however busy.
     pub max_lifetime: Duration,
-    /// Whether a session also ends with the ID token that it was made from.
+    /// Whether a session that can't be refreshed also ends with the ID token that it was made from.
     pub bound_to_token: bool,
+    /// How long before its tokens expire a session is refreshed; at most half of their lifetime.
+    pub refresh_before: Duration,
 }
 
 /// The sessions of one service: opens what browsers send, seals what they keep.
@@ -79,7 +85,7 @@ impl Sessions {
             }
             found = match found {
                 Some(other) if other.id != session.id => return Err(Absent::Ambiguous),
-                Some(other) if other.sealed_at >= session.sealed_at => Some(other),
+                Some(other) if other.age_order() >= session.age_order() => Some(other),
                 _ => Some(session),
             };
         }
@@ -90,17 +96,38 @@ impl Sessions {
     /// in the request that are no longer needed. `request` holds the headers of the request.
     pub fn seal(&self, session: &Session, request: &HeaderMap) -> Result<Vec<HeaderValue>, SessionError> {
         let name = &self.config.cookie_name;
-        let payload = session.to_payload(self.clock.now())?;
-        let sealed = parts::split(&self.sealer, name, &payload)?.ok_or_else(|| {
-            let (claim, bytes) = session.biggest_claim();
-            SessionError::TooLarge { claim, bytes }
-        })?;
+        let sealed = self.cookie_values(session)?;
         let mut fields: Vec<_> = (0..)
             .zip(&sealed)
             .map(|(number, text)| cookie::set(&cookie::part_name(name, number), text, None))
             .collect();
         fields.extend(cookie::delete_parts(request, name, sealed.len()));
         Ok(fields)
+    }
+
+    /// The sealed texts of all parts. An ID token is dropped where it is what makes the session too large: it only
+    /// spares a question at the logout.
+    fn cookie_values(&self, session: &Session) -> Result<Vec<String>, SessionError> {
+        let name = &self.config.cookie_name;
+        let payload = session.to_payload(self.clock.now())?;
+        if let Some(sealed) = parts::split(&self.sealer, name, &payload)? {
+            return Ok(sealed);
+        }
+        if session.id_token.is_some() {
+            return self.cookie_values(&Session { id_token: None, ..session.clone() });
+        }
+        let (claim, bytes) = session.biggest_claim();
+        Err(SessionError::TooLarge { claim, bytes })
+    }
+
+    /// Whether the session fits into cookies, or why not.
+    pub fn fits(&self, session: &Session) -> Result<(), SessionError> {
+        self.cookie_values(session).map(|_| ())
+    }
+
+    /// When the session is to be refreshed, if it can be.
+    pub fn due_at(&self, session: &Session) -> Option<UnixTime> {
+        session.grant.as_ref().map(|grant| grant.due_at(self.config.refresh_before))
     }
 
     /// Whether the session has been used long enough after its last sealing to be sealed anew: a tenth of the
@@ -127,7 +154,7 @@ impl Sessions {
         if now.since(session.logged_in_at) >= self.config.max_lifetime {
             return Err(Absent::MaxLifetime);
         }
-        if self.config.bound_to_token && now >= session.token_expires_at {
+        if self.ends_with_token(session) && now >= session.token_expires_at {
             return Err(Absent::TokenExpired);
         }
         let is_idle = |last_used| now.since(last_used) >= self.config.idle_timeout;
@@ -166,7 +193,11 @@ impl Sessions {
     /// When the session ends however busy it is.
     pub fn expires_at(&self, session: &Session) -> UnixTime {
         let end = session.logged_in_at.plus(self.config.max_lifetime);
-        if self.config.bound_to_token { end.min(session.token_expires_at) } else { end }
+        if self.ends_with_token(session) { end.min(session.token_expires_at) } else { end }
+    }
+
+    fn ends_with_token(&self, session: &Session) -> bool {
+        self.config.bound_to_token && session.grant.is_none()
     }
 
     /// When the session ends if it is not sealed anew.
@@ -204,9 +235,9 @@ pub enum Absent {
     /// The ID token that the session is bound to has expired.
     #[error("the ID token that the session is bound to has expired")]
     TokenExpired,
-    /// Logged out, and the cookie came all the same.
-    #[error("the session was logged out")]
-    LoggedOut,
+    /// Ended before its bounds, and the cookie came all the same.
+    #[error("{0}")]
+    LoggedOut(Why),
     /// The configuration now names claims that this session did not keep (see [`Session::keeps`]).
     #[error("the session lacks claims that the configuration now names")]
     ClaimsNotKept,

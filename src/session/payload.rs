@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Duration;
 
 use aws_lc_rs::rand;
 use base64::Engine as _;
@@ -13,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::seal::SealError;
-use crate::clock::UnixTime;
+use crate::clock::{Millis, UnixTime};
+use crate::secret::Secret;
 use crate::tag::Claims;
 
 /// One login of one person in one browser.
@@ -33,6 +35,9 @@ pub struct Session {
     pub kept: BTreeSet<String>,
     /// When the login ended well.
     pub logged_in_at: UnixTime,
+    /// The same to the millisecond, in the order in which sessions are made and ended
+    /// ([`super::Revocations::birth`]).
+    pub born: Millis,
     /// When the session was last sealed, which is when it was last known to be in use.
     pub sealed_at: UnixTime,
     /// When the ID token expires (`exp`).
@@ -41,10 +46,44 @@ pub struct Session {
     pub acr: Option<String>,
     /// When the person was authenticated (`auth_time`).
     pub auth_time: Option<UnixTime>,
+    /// How often the session has been refreshed. Of two revisions of one session the higher one counts.
+    pub revision: u32,
+    /// What it can be refreshed with, if the provider gave a refresh token.
+    pub grant: Option<Grant>,
+    /// The last ID token, where it may be needed as the hint of a logout (RP-Initiated Logout 1.0 section 2).
+    pub id_token: Option<Secret<String>>,
+}
+
+/// What a session is refreshed with, and when that is due.
+#[derive(Clone, PartialEq)]
+pub struct Grant {
+    /// The refresh token (RFC 6749 section 1.5). Of one that rotates, the latest.
+    pub refresh_token: Secret<String>,
+    /// The nonce of the login, which a new ID token may repeat (OIDC Core section 12.2).
+    pub nonce: String,
+    /// When the provider answered.
+    pub received_at: UnixTime,
+    /// When what it answered expires: the access token, or the ID token if that is earlier.
+    pub expires_at: UnixTime,
+    /// The claims that its UserInfo endpoint told.
+    pub from_user_info: BTreeSet<String>,
+}
+
+impl Grant {
+    /// When the session is to be refreshed: `margin` ahead of the expiry, at most half of the lifetime.
+    pub fn due_at(&self, margin: Duration) -> UnixTime {
+        self.expires_at.minus(margin.min(self.expires_at.since(self.received_at) / 2))
+    }
+}
+
+impl fmt::Debug for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Grant").field("expires_at", &self.expires_at).finish_non_exhaustive()
+    }
 }
 
 /// What a login found out, for [`Session::new`].
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct NewSession<'a> {
     /// `iss` of the ID token.
     pub issuer: &'a str,
@@ -56,12 +95,18 @@ pub struct NewSession<'a> {
     pub claims: &'a Claims,
     /// The top-level claims to keep: those that rules and mappings name.
     pub keep: &'a BTreeSet<String>,
+    /// When its login came back from the provider ([`super::Revocations::birth`]).
+    pub born: Millis,
     /// `exp` of the ID token.
     pub token_expires_at: UnixTime,
     /// `acr` of the ID token.
     pub acr: Option<&'a str>,
     /// `auth_time` of the ID token.
     pub auth_time: Option<UnixTime>,
+    /// What came with it to refresh the session.
+    pub grant: Option<Grant>,
+    /// The ID token itself, if it is to be kept.
+    pub id_token: Option<Secret<String>>,
 }
 
 impl Session {
@@ -76,11 +121,25 @@ impl Session {
             claims: claims.map(|(name, value)| (name.clone(), value.clone())).collect(),
             kept: login.keep.clone(),
             logged_in_at: now,
+            born: login.born,
             sealed_at: now,
             token_expires_at: login.token_expires_at,
             acr: login.acr.map(str::to_owned),
             auth_time: login.auth_time,
+            revision: 0,
+            grant: login.grant,
+            id_token: login.id_token,
         })
+    }
+
+    /// Of two copies of one session the greater counts: refreshed more often, then sealed later.
+    pub(super) fn age_order(&self) -> (u32, UnixTime) {
+        (self.revision, self.sealed_at)
+    }
+
+    /// Whether this is the same login as `other`, of the same person.
+    pub fn is_same_login(&self, other: &Session) -> bool {
+        self.id == other.id && self.issuer == other.issuer && self.subject == other.subject
     }
 
     /// Whether the session was made with all of these claims in mind. If not, it can't be judged by rules that
@@ -105,17 +164,21 @@ impl Session {
             claims: Cow::Borrowed(&self.claims),
             kept: Cow::Borrowed(&self.kept),
             logged_in_at: self.logged_in_at,
+            born: self.born,
             sealed_at,
             token_expires_at: self.token_expires_at,
             acr: self.acr.as_deref().map(Cow::Borrowed),
             auth_time: self.auth_time,
+            revision: self.revision,
+            grant: self.grant.as_ref().map(GrantText::of),
+            id_token: self.id_token.as_ref().map(|text| text.expose().as_str().into()),
         };
         serde_json::to_vec(&payload).map(Zeroizing::new).map_err(|_| SealError::Encoding)
     }
 
     pub(super) fn from_payload(payload: &[u8]) -> Option<Session> {
         let payload: Payload<'_> = serde_json::from_slice(payload).ok()?;
-        if payload.version != PAYLOAD_VERSION {
+        if !READABLE.contains(&payload.version) {
             return None;
         }
         Some(Session {
@@ -126,10 +189,15 @@ impl Session {
             claims: payload.claims.into_owned(),
             kept: payload.kept.into_owned(),
             logged_in_at: payload.logged_in_at,
+            // Sealed by a version without it: as early as it may have been, so that whatever ended then stays so.
+            born: if payload.born == Millis(0) { payload.logged_in_at.into() } else { payload.born },
             sealed_at: payload.sealed_at,
             token_expires_at: payload.token_expires_at,
             acr: payload.acr.map(Cow::into_owned),
             auth_time: payload.auth_time,
+            revision: payload.revision,
+            grant: payload.grant.map(GrantText::into_grant),
+            id_token: payload.id_token.map(|text| Secret::new(text.into_owned())),
         })
     }
 }
@@ -147,7 +215,7 @@ impl fmt::Debug for Session {
 
 /// 128 random bits. Names a session in logs and revocations; whoever knows it has no session yet.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionId([u8; 16]);
+pub struct SessionId(pub(super) [u8; 16]);
 
 impl SessionId {
     pub(super) fn new() -> Result<Self, SealError> {
@@ -156,7 +224,8 @@ impl SessionId {
         Ok(Self(bytes))
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// The inverse of its text.
+    pub fn parse(text: &str) -> Option<Self> {
         Some(Self(URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?))
     }
 }
@@ -193,6 +262,8 @@ struct Payload<'a> {
     kept: Cow<'a, BTreeSet<String>>,
     #[serde(rename = "l")]
     logged_in_at: UnixTime,
+    #[serde(rename = "b", default)]
+    born: Millis,
     #[serde(rename = "s")]
     sealed_at: UnixTime,
     #[serde(rename = "exp")]
@@ -201,6 +272,60 @@ struct Payload<'a> {
     acr: Option<Cow<'a, str>>,
     #[serde(rename = "at", default, skip_serializing_if = "Option::is_none")]
     auth_time: Option<UnixTime>,
+    #[serde(rename = "r", default, skip_serializing_if = "is_zero")]
+    revision: u32,
+    #[serde(rename = "g", default, skip_serializing_if = "Option::is_none")]
+    grant: Option<GrantText<'a>>,
+    #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
+    id_token: Option<Cow<'a, str>>,
 }
 
-const PAYLOAD_VERSION: u8 = 1;
+/// A [`Grant`] as JSON.
+#[derive(Serialize, Deserialize)]
+struct GrantText<'a> {
+    #[serde(rename = "t")]
+    refresh_token: Cow<'a, str>,
+    #[serde(rename = "n")]
+    nonce: Cow<'a, str>,
+    #[serde(rename = "r")]
+    received_at: UnixTime,
+    #[serde(rename = "e")]
+    expires_at: UnixTime,
+    #[serde(rename = "u", default, skip_serializing_if = "no_names")]
+    from_user_info: Cow<'a, BTreeSet<String>>,
+}
+
+impl<'a> GrantText<'a> {
+    fn of(grant: &'a Grant) -> Self {
+        Self {
+            refresh_token: grant.refresh_token.expose().as_str().into(),
+            nonce: grant.nonce.as_str().into(),
+            received_at: grant.received_at,
+            expires_at: grant.expires_at,
+            from_user_info: Cow::Borrowed(&grant.from_user_info),
+        }
+    }
+
+    fn into_grant(self) -> Grant {
+        Grant {
+            refresh_token: Secret::new(self.refresh_token.into_owned()),
+            nonce: self.nonce.into_owned(),
+            received_at: self.received_at,
+            expires_at: self.expires_at,
+            from_user_info: self.from_user_info.into_owned(),
+        }
+    }
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+#[allow(clippy::ptr_arg, reason = "the signature that serde asks for")]
+fn no_names(names: &Cow<'_, BTreeSet<String>>) -> bool {
+    names.is_empty()
+}
+
+/// Version 2 has the grant. An older Portcullis would drop it without a word.
+const PAYLOAD_VERSION: u8 = 2;
+const READABLE: [u8; 2] = [1, PAYLOAD_VERSION];

@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderValue};
 use serde_json::json;
 
 use super::*;
-use crate::clock::ManualClock;
+use crate::clock::{ManualClock, Millis};
 use crate::tag::Claims;
 
 const START: UnixTime = UnixTime(1_800_000_000);
@@ -45,6 +45,7 @@ fn config() -> Config {
         idle_timeout: HOUR,
         max_lifetime: 12 * HOUR,
         bound_to_token: false,
+        refresh_before: MINUTE,
     }
 }
 
@@ -76,9 +77,12 @@ fn login(claims: &Claims) -> Session {
         sid: Some("idp-session"),
         claims,
         keep: &keep,
+        born: Millis(START.0 * 1000 + 7),
         token_expires_at: START.plus(HOUR),
         acr: Some("urn:mfa"),
         auth_time: Some(START.minus(MINUTE)),
+        grant: None,
+        id_token: None,
     };
     Session::new(login, START).unwrap()
 }
@@ -346,9 +350,12 @@ fn only_named_claims_are_kept_and_new_names_are_noticed() {
         sid: None,
         claims: &all,
         keep: &keep,
+        born: START.into(),
         token_expires_at: START,
         acr: None,
         auth_time: None,
+        grant: None,
+        id_token: None,
     };
     let session = Session::new(login, START).unwrap();
     assert_eq!(session.claims.keys().collect::<Vec<_>>(), ["email", "https://acme.com/roles"]);
@@ -380,6 +387,7 @@ fn the_format_is_stable() {
     assert_eq!(session.subject, "alice");
     assert_eq!(session.claims, alice().claims);
     assert_eq!((session.logged_in_at, session.acr.as_deref()), (START, Some("urn:mfa")));
+    assert_eq!(session.born, START.into(), "as early as it may have been");
 }
 
 const GOLDEN: &str = "AeA9zqmoif0TbhsXGMpqdR8doymtRsBIGPdWknmYl5k_mBFVd7eco_VxN-9jPAMJ24fP4qnmNVi1tnKzQldV1AGf9d\
@@ -393,7 +401,11 @@ fn a_payload_of_another_version_is_no_session() {
     let payload = alice().to_payload(START).unwrap();
     let text = str::from_utf8(&payload).unwrap();
     assert!(Session::from_payload(text.as_bytes()).is_some());
-    assert!(Session::from_payload(text.replacen("\"v\":1", "\"v\":2", 1).as_bytes()).is_none());
+    assert!(Session::from_payload(text.replacen("\"v\":2", "\"v\":3", 1).as_bytes()).is_none());
+    assert!(
+        Session::from_payload(text.replacen("\"v\":2", "\"v\":1", 1).as_bytes()).is_some(),
+        "before grants"
+    );
     assert!(Session::from_payload(b"{}").is_none());
     assert!(Session::from_payload(b"").is_none());
 }

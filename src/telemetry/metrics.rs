@@ -24,6 +24,7 @@ pub struct Metrics {
     registry: Arc<Registry>,
     requests: Arc<Requests>,
     logins: Family<LoginLabels, Counter>,
+    refreshes: Family<RefreshLabels, Counter>,
     reload_failures: Counter,
     revoked: Counter,
     connections: Arc<Connections>,
@@ -35,17 +36,23 @@ impl Metrics {
         let mut registry = Registry::with_prefix("portcullis");
         let requests = Arc::new(Requests::default());
         let logins = Family::<LoginLabels, Counter>::default();
+        let refreshes = Family::<RefreshLabels, Counter>::default();
         let (reload_failures, revoked) = (Counter::default(), Counter::default());
         let connections = Arc::new(Connections::default());
         registry.register_collector(Box::new(requests.clone()));
         registry.register_collector(Box::new(connections.clone()));
         registry.register("logins", "Finished logins by result", logins.clone());
+        registry.register("refreshes", "Refreshes of sessions by result", refreshes.clone());
         registry.register(
             "reload_failures",
             "Reloads of a certificate, key or secret that failed; the old one stays",
             reload_failures.clone(),
         );
-        registry.register("sessions_revoked", "Sessions ended before their time", revoked.clone());
+        registry.register(
+            "sessions_revoked",
+            "Ends of sessions before their time: logouts, words of the provider, calls of the administrator",
+            revoked.clone(),
+        );
         registry.register_collector(Box::new(Dropped(log.clone())));
         registry.register_collector(Box::new(Observing(observed.to_vec())));
         registry.register(
@@ -53,7 +60,15 @@ impl Metrics {
             "The running version",
             Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
         );
-        Self { registry: Arc::new(registry), requests, logins, reload_failures, revoked, connections }
+        Self {
+            registry: Arc::new(registry),
+            requests,
+            logins,
+            refreshes,
+            reload_failures,
+            revoked,
+            connections,
+        }
     }
 
     /// Counters for one service on one worker.
@@ -76,12 +91,17 @@ impl Metrics {
         self.logins.get_or_create(&LoginLabels { service: service.to_string(), result }).inc();
     }
 
+    /// Counts a finished refresh.
+    pub fn refresh(&self, service: &Arc<str>, result: RefreshResult) {
+        self.refreshes.get_or_create(&RefreshLabels { service: service.to_string(), result }).inc();
+    }
+
     /// Counts a failed reload.
     pub fn reload_failed(&self) {
         self.reload_failures.inc();
     }
 
-    /// Counts a session that was ended by its user.
+    /// Counts one word that ended one session or several before their time.
     pub fn session_revoked(&self) {
         self.revoked.inc();
     }
@@ -109,6 +129,24 @@ pub enum LoginResult {
     unavailable,
     /// The browser's part was missing or wrong.
     browser,
+}
+
+/// How the refresh of a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types, reason = "the names are the label values")]
+pub enum RefreshResult {
+    /// The session goes on with new tags.
+    success,
+    /// The provider said no, or its answer was refused: the session is over.
+    refused,
+    /// The provider could not be used: the session goes on with the tags that it has.
+    unavailable,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefreshLabels {
+    service: String,
+    result: RefreshResult,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -13,6 +13,6 @@ mod request_id;
 
 pub use journal::Journal;
 pub use log::{Format, Log, LogWriter};
-pub use metrics::{LoginResult, Metrics, RequestCounters};
+pub use metrics::{LoginResult, Metrics, RefreshResult, RequestCounters};
 pub use record::{AccessRecord, Action, DropReason, Event, Level, RuleName};
 pub use request_id::{RequestId, RequestIds};

@@ -244,6 +244,9 @@ pub struct Event {
     /// `sub` of the user.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<Arc<str>>,
+    /// Id of the session it concerns: what `POST /sessions/end` takes. No credential.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<Arc<str>>,
     /// Whose fault, for failures: `browser`, `provider`, `upstream`, `configuration`, `portcullis`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blame: Option<&'static str>,
@@ -262,6 +265,7 @@ impl Event {
             service: None,
             request_id: None,
             subject: None,
+            session: None,
             blame: None,
             message: None,
         }
@@ -282,6 +286,12 @@ impl Event {
     /// With the user it concerns.
     pub fn subject(mut self, subject: &str) -> Self {
         self.subject = Some(subject.into());
+        self
+    }
+
+    /// With the session it concerns.
+    pub fn session(mut self, id: &dyn fmt::Display) -> Self {
+        self.session = Some(id.to_string().into());
         self
     }
 
@@ -312,6 +322,10 @@ impl Event {
         if let Some(subject) = &self.subject {
             line.push_str(" sub=");
             escape(line, subject);
+        }
+        if let Some(session) = &self.session {
+            line.push_str(" session=");
+            escape(line, session);
         }
         if let Some(blame) = self.blame {
             let _ = write!(line, " blame={blame}");

@@ -21,7 +21,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use url::Url;
 
-use super::outbound::Error;
+use super::outbound::{CALL_TIMEOUT, Error};
 use super::reach::{MAX_ADDRESSES, NotPermitted, Reach, Unresolved, names_this_machine, shown};
 use super::trust::{TlsProblem, Trust};
 
@@ -228,7 +228,8 @@ pub(super) async fn within<T>(
     doing: &'static str,
     future: impl Future<Output = T>,
 ) -> Result<T, Error> {
-    timeout_at(deadline, future).await.map_err(|_| Error::Timeout { host: host.to_owned(), doing })
+    let patience = CALL_TIMEOUT;
+    timeout_at(deadline, future).await.map_err(|_| Error::Timeout { host: host.to_owned(), doing, patience })
 }
 
 /// Host, and the port if it is not the scheme's own.

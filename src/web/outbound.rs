@@ -71,13 +71,15 @@ pub enum Error {
         /// What the HTTP library said.
         cause: hyper::Error,
     },
-    /// [`CALL_TIMEOUT`] was over.
-    #[error("{host} did not answer within {} seconds ({doing})", CALL_TIMEOUT.as_secs())]
+    /// The deadline of the call was over.
+    #[error("{host} did not answer within {} seconds ({doing})", patience.as_secs())]
     Timeout {
         /// Host and port.
         host: String,
         /// What was waited for.
         doing: &'static str,
+        /// How long the call was allowed to take.
+        patience: Duration,
     },
     /// The answer's body has more than [`MAX_BODY_BYTES`].
     #[error("the answer of {host} is larger than 1 MiB")]
@@ -161,7 +163,26 @@ impl Outbound {
     /// Sends a request that carries credentials, to the absolute URL in it. A redirect is an error: it is
     /// never followed, so nothing is ever sent twice or elsewhere.
     pub async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, Error> {
-        let deadline = Instant::now() + CALL_TIMEOUT;
+        self.send_within(request, CALL_TIMEOUT).await
+    }
+
+    /// As [`Outbound::send`], for a call that may take `patience` instead of [`CALL_TIMEOUT`].
+    pub async fn send_within(
+        &self,
+        request: Request<Vec<u8>>,
+        patience: Duration,
+    ) -> Result<Response<Vec<u8>>, Error> {
+        self.send_by(request, Instant::now() + patience).await.map_err(|error| match error {
+            Error::Timeout { host, doing, .. } => Error::Timeout { host, doing, patience },
+            other => other,
+        })
+    }
+
+    async fn send_by(
+        &self,
+        request: Request<Vec<u8>>,
+        deadline: Instant,
+    ) -> Result<Response<Vec<u8>>, Error> {
         let host = request.uri().authority().map_or_else(String::new, |authority| authority.to_string());
         let url = Url::parse(&request.uri().to_string()).map_err(|_| Error::Request { host })?;
         let answer = self.exchange(&url, request, deadline).await?;

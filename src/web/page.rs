@@ -112,14 +112,33 @@ pub(super) struct Page<'a> {
 /// The content security policy of every answer of ours: nothing but the one style sheet, forms to ourselves,
 /// and no frame around it.
 pub(super) fn content_security_policy() -> HeaderValue {
-    static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
-        let hash = BASE64_STANDARD.encode(digest::digest(&digest::SHA256, STYLE.as_bytes()));
-        let policy = format!(
-            "default-src 'none'; style-src 'sha256-{hash}'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
-        );
-        HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static(STRICTEST))
-    });
+    static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| policy("'self'", "'none'"));
     POLICY.clone()
+}
+
+/// The same for a page whose form leads on to other origins: browsers hold the redirects after it to `form-action`
+/// too, and only the provider knows how many those are.
+pub(super) fn policy_with_way_out(way_out: &str) -> HeaderValue {
+    // Over plain HTTP there are only providers on loopback.
+    match way_out.strip_prefix("http://").and_then(|rest| rest.split('/').next()) {
+        Some(authority) => policy(&format!("'self' https: http://{authority}"), "'none'"),
+        None => policy("'self' https:", "'none'"),
+    }
+}
+
+/// The same for what `origin` may frame.
+pub(super) fn policy_within(origin: &str) -> HeaderValue {
+    policy("'none'", origin)
+}
+
+fn policy(form_action: &str, frame_ancestors: &str) -> HeaderValue {
+    static STYLE_HASH: LazyLock<String> =
+        LazyLock::new(|| BASE64_STANDARD.encode(digest::digest(&digest::SHA256, STYLE.as_bytes())));
+    let hash = STYLE_HASH.as_str();
+    let policy = format!(
+        "default-src 'none'; style-src 'sha256-{hash}'; form-action {form_action}; frame-ancestors {frame_ancestors}; base-uri 'none'"
+    );
+    HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static(STRICTEST))
 }
 
 /// The style sheet of every page.

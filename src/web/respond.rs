@@ -11,8 +11,6 @@ use askama::Template as _;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use serde::Serialize;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use crate::clock::UnixTime;
 use crate::web::Body;
@@ -95,8 +93,8 @@ impl Reply<'_> {
         let state = State {
             subject: session.subject,
             issuer: session.issuer,
-            expires_at: rfc3339(session.expires_at),
-            idle_expires_at: rfc3339(session.idle_expires_at),
+            expires_at: session.expires_at.to_string(),
+            idle_expires_at: session.idle_expires_at.to_string(),
         };
         match serde_json::to_string(&state) {
             Ok(json) => self.text(StatusCode::OK, "application/json", json),
@@ -104,19 +102,31 @@ impl Reply<'_> {
         }
     }
 
-    /// 200: asks whether to sign out, with one form that posts `token` to `action`.
-    pub fn logout_form(&self, action: &str, token: &str) -> Response<Body> {
-        self.page(&Notice {
+    /// 200: asks whether to sign out, with one form that posts `token` to `action`; from there the browser goes on to
+    /// `way_out`, the provider's own logout, if there is one.
+    pub fn logout_form(&self, action: &str, token: &str, way_out: Option<&str>) -> Response<Body> {
+        let mut response = self.page(&Notice {
             gate: Gate::Open,
             extra: Extra::Form(Form { action, token }),
             ..Notice::new(
                 StatusCode::OK,
                 "logout",
                 "Sign out?",
-                "This ends your session here. To use this site again you will have to sign in again.",
+                match way_out {
+                    Some(_) => {
+                        "This ends your session here and at your identity provider. To use this site again you will have \
+                         to sign in again."
+                    }
+                    None => "This ends your session here. To use this site again you will have to sign in again.",
+                },
                 "",
             )
-        })
+        });
+        if let Some(way_out) = way_out {
+            let policy = page::policy_with_way_out(way_out);
+            response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+        }
+        response
     }
 
     /// 200: there is no session (any more). Answers a GET; [`Reply::logged_out`] answers the logout itself.
@@ -138,7 +148,43 @@ impl Reply<'_> {
 
     /// 200: the session has just been ended. Also empties the browser's cache of what the session showed.
     pub fn logged_out(&self) -> Response<Body> {
-        let mut response = self.signed_out();
+        Self::without_cache(self.signed_out())
+    }
+
+    /// The session has just been ended here; now it is the provider's turn. A navigation goes there (303); a program,
+    /// whose fetch could not follow to another origin, is told where its page has to go.
+    pub fn log_out_at(&self, location: &str) -> Response<Body> {
+        let response = match self.audience {
+            Audience::Person => self.see_other(location),
+            Audience::Program => match serde_json::to_string(&serde_json::json!({ "logout": location })) {
+                Ok(json) => self.text(StatusCode::OK, "application/json", json),
+                Err(_) => self.internal_error(),
+            },
+        };
+        Self::without_cache(response)
+    }
+
+    /// 200: the provider's message has been taken (Back-Channel Logout 1.0 section 2.8).
+    pub fn acknowledged(&self) -> Response<Body> {
+        self.bare(StatusCode::OK, Body::Empty)
+    }
+
+    /// The same, for a frame on a page of `origin` (Front-Channel Logout 1.0 section 3).
+    pub fn acknowledged_in_frame(&self, origin: &str) -> Response<Body> {
+        let mut response = self.acknowledged();
+        let headers = response.headers_mut();
+        headers.remove(header::X_FRAME_OPTIONS);
+        headers.insert(header::CONTENT_SECURITY_POLICY, page::policy_within(origin));
+        response
+    }
+
+    /// 400: a logout token that is refused (Back-Channel Logout 1.0 section 2.8). What is wrong is for the log.
+    pub fn logout_token_refused(&self) -> Response<Body> {
+        let json = r#"{"error":"invalid_request","error_description":"the logout token is refused"}"#;
+        self.text(StatusCode::BAD_REQUEST, "application/json", json.to_owned())
+    }
+
+    fn without_cache(mut response: Response<Body>) -> Response<Body> {
         response.headers_mut().insert(CLEAR_SITE_DATA, HeaderValue::from_static("\"cache\""));
         response
     }
@@ -270,12 +316,6 @@ impl Reply<'_> {
         }
         response
     }
-}
-
-fn rfc3339(time: UnixTime) -> String {
-    let seconds = i64::try_from(time.0).unwrap_or(i64::MAX);
-    let moment = OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    moment.format(&Rfc3339).unwrap_or_default()
 }
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

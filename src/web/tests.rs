@@ -89,7 +89,7 @@ fn others(reply: &Reply<'_>) -> Vec<(&'static str, u16, Response<Body>)> {
         ("see other", 303, reply.see_other("/a?b=%2F&c")),
         ("permanent redirect", 308, reply.permanent_redirect("https://app.example/a")),
         ("session", 200, reply.session(&session)),
-        ("logout form", 200, reply.logout_form("/aporeto/oidc/logout", "t0ken")),
+        ("logout form", 200, reply.logout_form("/aporeto/oidc/logout", "t0ken", None)),
         ("signed out", 200, reply.signed_out()),
         ("logged out", 200, reply.logged_out()),
     ]
@@ -182,7 +182,7 @@ fn nothing_that_came_from_outside_is_markup() {
         // In the title, above the heading and as the request id at least.
         assert!(page.matches("&#60;script&#62;").count() >= 3, "{name}");
     }
-    let form = text(&person.logout_form(HOSTILE, HOSTILE));
+    let form = text(&person.logout_form(HOSTILE, HOSTILE, Some(HOSTILE)));
     assert!(!form.contains("<script") && !form.contains("</script>\""));
 }
 

@@ -80,15 +80,11 @@ async fn what_is_not_built_is_refused() {
         "  identityAssertion: session",
         "  MTLSCertificateAuthority: ca.pem",
         "  JWTAudiences: [a]",
-        "  OIDCFrontChannelLogout: true",
     ] {
         let finished = refused(&with_line(line)).await;
         assert_eq!(finished.code, Some(64), "{line}: {finished:?}");
         assert!(finished.stderr.contains("not supported in this version"), "{line}: {}", finished.stderr);
     }
-    let session = format!("{}session: {{ refreshBefore: 60s }}\n", with_line(""));
-    let finished = refused(&session).await;
-    assert!(finished.stderr.contains("not supported in this version"), "{}", finished.stderr);
 }
 
 /// Single mistakes whose advice matters.

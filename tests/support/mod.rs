@@ -6,6 +6,7 @@ pub mod exchange;
 pub mod expect;
 pub mod grpc;
 pub mod idp;
+pub mod inside;
 pub mod origin;
 pub mod ports;
 pub mod proxy;

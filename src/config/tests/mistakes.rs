@@ -67,7 +67,7 @@ fn yaml_and_shape() {
         (many("cookieName: x"), "25:1: cookieName", &["unknown key", "belongs under `session`"]),
         (many("session: {idletimeout: 1h}"), "25:11: session.idletimeout", &["`idleTimeout`"]),
         (many("session: {redis: {url: x}}"), "25:11: session.redis", &["not supported in this version"]),
-        (many("session: {refreshBefore: 60s}"), "25:11: session.refreshBefore", &["not supported"]),
+        (many("session: {refreshBefore: 0s}"), "25:26: session.refreshBefore", &["out of range", "from 1s"]),
         (many("session: {idleTimeout: 1 hour}"), "25:24: session.idleTimeout", &["`1 hour`", "90s"]),
         (many("session: {idleTimeout: 0s}"), "25:24: session.idleTimeout", &["out of range", "from 1s on"]),
         (

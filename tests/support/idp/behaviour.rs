@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use super::keys::{Algorithm, Key, encode};
 
@@ -100,6 +101,20 @@ pub struct Behaviour {
     pub user_info_reply: Option<Reply>,
     /// Whether a requested `acr_values` / `max_age` is honoured.
     pub honours_step_up: bool,
+    /// How many seconds its clock is ahead of this machine's.
+    pub seconds_ahead: u64,
+    /// How long access tokens and ID tokens live.
+    pub token_lifetime: u64,
+    /// Whether a refresh token is good for one use, and a second use ends all that came from its login.
+    pub rotates: bool,
+    /// ID tokens of refreshes, after `claims`.
+    pub refresh_claims: Mutation,
+    /// The answer to a good refresh.
+    pub refresh_response: Mutation,
+    /// What a refresh is answered instead.
+    pub refresh_reply: Option<Reply>,
+    /// Refreshes wait here, each for a permit of its own.
+    pub refresh_barrier: Option<Arc<Semaphore>>,
 }
 
 impl fmt::Debug for Behaviour {
@@ -139,6 +154,13 @@ impl Behaviour {
             token_reply: None,
             user_info_reply: None,
             honours_step_up: true,
+            seconds_ahead: 0,
+            token_lifetime: 300,
+            rotates: true,
+            refresh_claims: Arc::new(|_| {}),
+            refresh_response: Arc::new(|_| {}),
+            refresh_reply: None,
+            refresh_barrier: None,
         }
     }
 
@@ -175,6 +197,15 @@ impl Behaviour {
     pub fn discovery(mut self, change: impl Fn(&mut Value) + Send + Sync + 'static) -> Self {
         self.discovery = Arc::new(change);
         self
+    }
+
+    /// With the endpoints of a logout in the metadata.
+    pub fn with_logout(self) -> Self {
+        self.discovery(|document| {
+            let issuer = document["issuer"].as_str().unwrap().to_owned();
+            document["end_session_endpoint"] = json!(format!("{issuer}/end-session?tenant=a%20b"));
+            document["revocation_endpoint"] = json!(format!("{issuer}/revoke"));
+        })
     }
 
     /// With the JWKS changed.

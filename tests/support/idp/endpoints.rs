@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::behaviour::{Behaviour, ClientAuthentication, Parameters, Reply, Signer, set};
 use super::keys::{encode, hs256, random};
+use super::refresh;
 use super::{Call, Endpoint, Grant, Shared, find};
 
 /// An answer with a body that may misbehave.
@@ -25,16 +26,29 @@ pub async fn answer(shared: &Shared, call: &Call) -> Response {
     let unusual = match call.endpoint {
         Endpoint::Discovery => behaviour.discovery_reply.clone(),
         Endpoint::Jwks => behaviour.jwks_reply.clone(),
+        Endpoint::Token if find(&call.form, "grant_type") == Some("refresh_token") => {
+            behaviour.refresh_reply.clone()
+        }
         Endpoint::Token => behaviour.token_reply.clone(),
         Endpoint::UserInfo => behaviour.user_info_reply.clone(),
-        Endpoint::Authorize | Endpoint::Other(_) => None,
+        Endpoint::Authorize | Endpoint::Revoke | Endpoint::EndSession | Endpoint::Other(_) => None,
     };
+    if let (Some("refresh_token"), Some(barrier)) =
+        (find(&call.form, "grant_type"), &behaviour.refresh_barrier)
+    {
+        barrier.acquire().await.unwrap().forget();
+    }
     // A code counts as used even when the answer goes wrong.
     let usual = match &call.endpoint {
         Endpoint::Discovery => discovery(shared, &behaviour),
         Endpoint::Jwks => jwks(&behaviour),
         Endpoint::Authorize => authorize(shared, &behaviour, call),
+        Endpoint::Token if find(&call.form, "grant_type") == Some("refresh_token") => {
+            refresh::token(shared, call)
+        }
         Endpoint::Token => token(shared, call),
+        Endpoint::Revoke => refresh::revoke(shared, &behaviour, call),
+        Endpoint::EndSession => end_session(call),
         Endpoint::UserInfo => user_info(shared, &behaviour, call),
         Endpoint::Other(_) => Reply::text(404, "text/plain", "no such endpoint"),
     };
@@ -140,19 +154,64 @@ fn token(shared: &Shared, call: &Call) -> Reply {
     if let Some(key) = behaviour.rotate_at_token.take() {
         behaviour.rotate(key);
     }
-    let access = random();
-    let id_token = id_token(shared, &behaviour, &grant);
-    shared.secrets.add(&access);
-    shared.secrets.add(&id_token);
-    shared.access.lock().unwrap().insert(access.clone(), grant.scope);
-    let mut response =
-        json!({ "access_token": access, "token_type": "Bearer", "expires_in": 300, "id_token": id_token });
+    let mut response = issue(shared, &behaviour, &grant, |_| {});
+    if grant.scope.split(' ').any(|scope| scope == "offline_access") {
+        response["refresh_token"] = json!(refresh::begin(shared, &grant));
+    }
     (behaviour.token_response)(&mut response);
     Reply::json(200, &response)
 }
 
+/// An access token and an ID token.
+pub(super) fn issue(
+    shared: &Shared,
+    behaviour: &Behaviour,
+    grant: &Grant,
+    change: impl FnOnce(&mut Value),
+) -> Value {
+    let access = random();
+    let id_token = id_token(shared, behaviour, grant, change);
+    shared.secrets.add(&access);
+    shared.secrets.add(&id_token);
+    shared.access.lock().unwrap().insert(access.clone(), grant.scope.clone());
+    json!({
+        "access_token": access,
+        "token_type": "Bearer",
+        "expires_in": behaviour.token_lifetime,
+        "id_token": id_token,
+    })
+}
+
+/// Sends the browser back, with the state.
+fn end_session(call: &Call) -> Reply {
+    let Some(back) = call.parameter("post_logout_redirect_uri") else {
+        return Reply::text(200, "text/html", "signed out");
+    };
+    let mut back = url::Url::parse(back).unwrap();
+    if let Some(state) = call.parameter("state") {
+        back.query_pairs_mut().append_pair("state", state);
+    }
+    Reply::redirect(302, back.as_str())
+}
+
+pub(super) fn logout_token(shared: &Shared, change: impl FnOnce(&mut Value)) -> String {
+    let behaviour = shared.behaviour.lock().unwrap().clone();
+    let now = now() + behaviour.seconds_ahead;
+    let mut claims = json!({
+        "iss": shared.issuer,
+        "aud": behaviour.client_id,
+        "iat": now,
+        "exp": now + 120,
+        "jti": random(),
+        "events": { "http://schemas.openid.net/event/backchannel-logout": {} },
+        "sub": behaviour.user["sub"],
+    });
+    change(&mut claims);
+    signed(&behaviour, &claims)
+}
+
 /// RFC 6749 section 2.3.1: Basic with form-encoded id and secret, or both in the body; never both ways.
-fn authenticated(call: &Call, behaviour: &Behaviour) -> bool {
+pub(super) fn authenticated(call: &Call, behaviour: &Behaviour) -> bool {
     let encoded = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
     let pair = format!("{}:{}", encoded(&behaviour.client_id), encoded(&behaviour.client_secret));
     let header = call.headers.get("authorization").map(|value| value.as_bytes());
@@ -169,13 +228,18 @@ fn authenticated(call: &Call, behaviour: &Behaviour) -> bool {
     }
 }
 
-fn id_token(shared: &Shared, behaviour: &Behaviour, grant: &Grant) -> String {
-    let now = now();
+fn id_token(
+    shared: &Shared,
+    behaviour: &Behaviour,
+    grant: &Grant,
+    change: impl FnOnce(&mut Value),
+) -> String {
+    let now = now() + behaviour.seconds_ahead;
     let mut claims = json!({
         "iss": shared.issuer,
         "aud": behaviour.client_id,
         "iat": now,
-        "exp": now + 300,
+        "exp": now + behaviour.token_lifetime,
         "nonce": grant.nonce,
     });
     for (name, value) in behaviour.user.as_object().unwrap() {
@@ -190,6 +254,7 @@ fn id_token(shared: &Shared, behaviour: &Behaviour, grant: &Grant) -> String {
         }
     }
     (behaviour.claims)(&mut claims);
+    change(&mut claims);
     (behaviour.token)(signed(behaviour, &claims))
 }
 

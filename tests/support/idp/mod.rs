@@ -5,6 +5,7 @@ mod behaviour;
 mod endpoints;
 mod keys;
 mod mode;
+mod refresh;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -16,11 +17,13 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
 pub use behaviour::{Behaviour, ClientAuthentication, Reply, Signer, break_signature, set};
+pub use endpoints::now;
 pub use keys::{Algorithm, Key, encode, random};
 pub use mode::Mode;
 
@@ -46,6 +49,10 @@ pub enum Endpoint {
     Authorize,
     Token,
     UserInfo,
+    /// RFC 7009.
+    Revoke,
+    /// RP-Initiated Logout 1.0.
+    EndSession,
     /// A path that the metadata doesn't name.
     Other(String),
 }
@@ -92,6 +99,7 @@ struct Shared {
     wrongs: Mutex<Vec<String>>,
     grants: Mutex<HashMap<String, Grant>>,
     access: Mutex<HashMap<String, String>>,
+    refresh: Mutex<refresh::Families>,
     secrets: Secrets,
 }
 
@@ -117,6 +125,7 @@ impl Idp {
             wrongs: Mutex::default(),
             grants: Mutex::default(),
             access: Mutex::default(),
+            refresh: Mutex::default(),
             secrets,
         });
         Self { issuer, port, shared, server: Mutex::new(None) }
@@ -170,6 +179,25 @@ impl Idp {
     /// How many calls an endpoint got.
     pub fn count(&self, endpoint: &Endpoint) -> usize {
         self.shared.calls.borrow().iter().filter(|call| call.endpoint == *endpoint).count()
+    }
+
+    /// How many refreshes were asked for.
+    pub fn refreshes(&self) -> usize {
+        let calls = self.shared.calls.borrow();
+        calls.iter().filter(|call| find(&call.form, "grant_type") == Some("refresh_token")).count()
+    }
+
+    /// Waits for that many refreshes to be asked for.
+    pub async fn wait_for_refreshes(&self, count: usize) {
+        let mut calls = self.shared.calls.subscribe();
+        let is_refresh = |call: &&Call| find(&call.form, "grant_type") == Some("refresh_token");
+        let enough = calls.wait_for(|calls| calls.iter().filter(is_refresh).count() >= count);
+        soon(&format!("refresh {count}"), enough).await.unwrap();
+    }
+
+    /// A logout token (Back-Channel Logout 1.0 section 2.4) about `alice`, changed before it is signed.
+    pub fn logout_token(&self, change: impl FnOnce(&mut Value)) -> String {
+        endpoints::logout_token(&self.shared, change)
     }
 
     /// Calls at the endpoints that only a login uses: token and UserInfo.
@@ -236,6 +264,8 @@ impl Shared {
             "/authorize" => Endpoint::Authorize,
             "/token" => Endpoint::Token,
             "/userinfo" => Endpoint::UserInfo,
+            "/revoke" => Endpoint::Revoke,
+            "/end-session" => Endpoint::EndSession,
             path if path == self.jwks_path => Endpoint::Jwks,
             path => Endpoint::Other(path.to_owned()),
         };

@@ -1,0 +1,268 @@
+//! Logout: by the person (RP-Initiated Logout 1.0), and by the provider, server to server (Back-Channel Logout 1.0) or
+//! by a frame in the browser (Front-Channel Logout 1.0).
+//!
+//! Owns who may end which session, and what the browser is told. Ending a session is an entry among the revocations;
+//! whatever else must end with it follows from there.
+
+use std::time::Duration;
+
+use aws_lc_rs::rand;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use serde::{Deserialize, Serialize};
+
+use super::Worker;
+use super::admit::Arrived;
+use super::entry::Entry;
+use super::login::{open, seal};
+use super::navigation::only;
+use super::reject::Refusal;
+use super::service::{LOGOUT_PATH, RelyingParty, Service};
+use crate::clock::UnixTime;
+use crate::oidc::{EndSession, LogoutToken, LogoutTokenError};
+use crate::session::revocation::Entry as Ending;
+use crate::session::{Absent, Purpose, Session, Why};
+use crate::telemetry::{Event, Level};
+use crate::web::Body;
+
+/// What the logout form carries, sealed: it proves that our page was read by this session's browser.
+#[derive(Serialize, Deserialize)]
+struct FormToken {
+    session: String,
+    made: UnixTime,
+}
+
+impl Worker {
+    /// A page with one form: a GET from anywhere must not end a session.
+    pub(super) fn logout_page(
+        &self,
+        arrived: &Arrived<'_>,
+        party: &RelyingParty,
+        request: &Request<Incoming>,
+        entry: &mut Entry,
+    ) -> Result<Response<Body>, Refusal> {
+        let known = match self.caller(arrived, party, request.headers()) {
+            Ok(known) => {
+                entry.subject = Some(known.subject.clone());
+                Some(known)
+            }
+            // There is something to end, although nobody can tell whose it is.
+            Err(Absent::Ambiguous) => None,
+            // Also where the provider sends browsers after its own logout, with or without our state: there is
+            // nothing left to do then, whatever the state says.
+            Err(_) => {
+                entry.cookies.extend(party.sessions.clear(request.headers()));
+                return Ok(self.reply(arrived, entry).signed_out());
+            }
+        };
+        let session = known.as_ref().map(|known| known.session.id.to_string()).unwrap_or_default();
+        let token = seal(party, Purpose::Logout, &FormToken { session, made: self.clock.now() })?;
+        let way_out = known.and_then(|known| way_out(&arrived.local.service, party, &known.session));
+        Ok(self.reply(arrived, entry).logout_form(LOGOUT_PATH, &token, way_out.as_deref()))
+    }
+
+    /// Ends the session of this browser, here and at the provider.
+    pub(super) async fn logout(
+        &self,
+        arrived: &Arrived<'_>,
+        party: &RelyingParty,
+        request: Request<Incoming>,
+        entry: &mut Entry,
+    ) -> Result<Response<Body>, Refusal> {
+        let service = &arrived.local.service;
+        let (parts, body) = request.into_parts();
+        let known = self.caller(arrived, party, &parts.headers).ok();
+        if let Some(known) = &known {
+            entry.subject = Some(known.subject.clone());
+        }
+        let session = known.as_ref().map(|known| known.session.id.to_string());
+        // Also without a session: a POST from another site carries no cookie, and must not be told that
+        // something was ended.
+        let ours = from_our_page(&parts.headers)
+            || self.has_form_token(party, &parts.headers, body, session.as_deref()).await;
+        if !ours {
+            return Err(Refusal::ForgedLogout { logout: service.url(LOGOUT_PATH) });
+        }
+        entry.cookies.extend(party.sessions.clear(&parts.headers));
+        let Some(known) = known else { return Ok(self.reply(arrived, entry).logged_out()) };
+        party.revocations.end(Ending::Session(known.session.id), Why::Logout).await;
+        let event = Event::new("logout", Level::Info).service(&service.name).request(entry.id);
+        let event = event.subject(&known.session.subject).session(&known.session.id);
+        self.journal.log().event(event);
+        // The newest tokens, also if the browser has not got them yet.
+        let newest = party.refreshes.known(&known.session);
+        let session = newest.as_deref().unwrap_or(&known.session);
+        if let Some(grant) = &session.grant {
+            party.provider.revoke(grant.refresh_token.clone());
+        }
+        let reply = self.reply(arrived, entry);
+        Ok(match way_out(service, party, session) {
+            Some(location) => reply.log_out_at(&location),
+            None => reply.logged_out(),
+        })
+    }
+
+    /// The provider says that one of its sessions, or all of a person's, are over.
+    pub(super) async fn back_channel_logout(
+        &self,
+        arrived: &Arrived<'_>,
+        party: &RelyingParty,
+        request: Request<Incoming>,
+        entry: &mut Entry,
+    ) -> Result<Response<Body>, Refusal> {
+        let (parts, body) = request.into_parts();
+        let token = match self.form(&parts.headers, body, MAX_LOGOUT_FORM_BYTES).await {
+            Ok(form) => sole_value(&form, "logout_token"),
+            Err(Unread::TooLarge) => return Err(Refusal::BodyTooLarge),
+            Err(Unread::NoForm) => None,
+        };
+        let Some(token) = token else {
+            return Ok(self.refuse_logout_token(arrived, entry, "it has no form with one logout_token"));
+        };
+        let token = match party.provider.verify_logout_token(&token).await {
+            Ok(token) => token,
+            Err(LogoutTokenError::Refused(why)) => {
+                return Ok(self.refuse_logout_token(arrived, entry, &why.to_string()));
+            }
+            Err(LogoutTokenError::Unavailable(error)) => {
+                return Err(Refusal::Provider { error, login: arrived.local.service.login_url("/") });
+            }
+        };
+        if !party.replays.first_time(&token.jti, token.expires_at) {
+            return Ok(self.refuse_logout_token(
+                arrived,
+                entry,
+                "a logout token with this jti was taken already",
+            ));
+        }
+        entry.subject = token.subject.as_deref().map(Into::into);
+        self.end_at_providers_word(arrived, party, entry, &token).await;
+        Ok(self.reply(arrived, entry).acknowledged())
+    }
+
+    async fn end_at_providers_word(
+        &self,
+        arrived: &Arrived<'_>,
+        party: &RelyingParty,
+        entry: &Entry,
+        token: &LogoutToken,
+    ) {
+        let issuer = party.provider.issuer();
+        let (ending, which) = match (&token.sid, &token.subject) {
+            (Some(sid), _) => (Ending::ProviderSession { issuer, sid }, "the session of this sid"),
+            (None, Some(subject)) => (Ending::Subject { issuer, subject }, "all sessions of this subject"),
+            // A verified logout token has one of both.
+            (None, None) => return,
+        };
+        party.revocations.end(ending, Why::BackChannel).await;
+        let event = Event::new("backchannel-logout", Level::Info).request(entry.id).message(which);
+        let event = event.service(&arrived.local.service.name);
+        self.journal.log().event(match &entry.subject {
+            Some(subject) => event.subject(subject),
+            None => event,
+        });
+    }
+
+    fn refuse_logout_token(&self, arrived: &Arrived<'_>, entry: &mut Entry, why: &str) -> Response<Body> {
+        entry.reject(crate::telemetry::DropReason::Token);
+        entry.detail = Some(format!("the logout token is refused: {why}"));
+        self.reply(arrived, entry).logout_token_refused()
+    }
+
+    /// The provider says so by a frame in the browser: no proof of anything, so only exact names of what is known here
+    /// count, and everything else is ignored.
+    pub(super) async fn front_channel_logout(
+        &self,
+        arrived: &Arrived<'_>,
+        party: &RelyingParty,
+        entry: &mut Entry,
+    ) -> Result<Response<Body>, Refusal> {
+        let query = arrived.target.query().unwrap_or_default().as_bytes();
+        let (issuer, sid) = (sole_value(query, "iss"), sole_value(query, "sid"));
+        match (issuer, sid) {
+            (Some(issuer), Some(sid))
+                if issuer == party.provider.issuer() && party.provider_sessions.contains(&sid) =>
+            {
+                let ending = Ending::ProviderSession { issuer: &issuer, sid: &sid };
+                party.revocations.end(ending, Why::FrontChannel).await;
+                let event = Event::new("frontchannel-logout", Level::Info).request(entry.id);
+                self.journal.log().event(event.service(&arrived.local.service.name));
+            }
+            _ => entry.detail = Some("ignored: not this issuer and a session of this service".to_owned()),
+        }
+        Ok(self.reply(arrived, entry).acknowledged_in_frame(&party.provider.origin()))
+    }
+
+    async fn has_form_token(
+        &self,
+        party: &RelyingParty,
+        headers: &HeaderMap,
+        body: Incoming,
+        session: Option<&str>,
+    ) -> bool {
+        let Ok(form) = self.form(headers, body, MAX_FORM_BYTES).await else { return false };
+        let Some(token) = sole_value(&form, "token") else { return false };
+        open::<FormToken>(party, Purpose::Logout, &token).is_some_and(|token| {
+            session.is_none_or(|session| token.session == session)
+                && self.clock.now().since(token.made) <= FORM_TOKEN_LIFETIME
+        })
+    }
+
+    /// The bytes of a form.
+    async fn form(&self, headers: &HeaderMap, body: Incoming, most: usize) -> Result<Bytes, Unread> {
+        let is_form = headers.get(CONTENT_TYPE).is_some_and(|value| {
+            let media_type = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
+            media_type.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
+        });
+        let read = tokio::time::timeout(self.limits.body_idle_timeout, Limited::new(body, most).collect());
+        match read.await {
+            Ok(Ok(body)) if is_form => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Unread::TooLarge),
+            _ => Err(Unread::NoForm),
+        }
+    }
+}
+
+/// Why there is no form.
+enum Unread {
+    TooLarge,
+    NoForm,
+}
+
+/// The address of the provider's own logout for this session, and the way back from there.
+fn way_out(service: &Service, party: &RelyingParty, session: &Session) -> Option<String> {
+    let mut state = [0; 16];
+    rand::fill(&mut state).ok()?;
+    let hint = session.id_token.as_ref().map(|text| text.expose().as_str());
+    let request = EndSession {
+        id_token_hint: hint,
+        logout_hint: hint.is_none().then_some(session.subject.as_str()),
+        post_logout_redirect_uri: &service.url(LOGOUT_PATH),
+        state: &URL_SAFE_NO_PAD.encode(state),
+    };
+    party.provider.end_session(request).map(String::from)
+}
+
+/// The value of a name that is there once.
+fn sole_value(form: &[u8], name: &str) -> Option<String> {
+    let mut values = url::form_urlencoded::parse(form).filter(|(found, _)| found == name);
+    let (_, value) = values.next()?;
+    (values.next().is_none() && !value.is_empty()).then(|| value.into_owned())
+}
+
+/// The browser's word, which no script can forge, that a page of this very origin sent the request.
+fn from_our_page(headers: &HeaderMap) -> bool {
+    matches!(only(headers, "sec-fetch-site"), Some(Some(value)) if value == "same-origin")
+}
+
+/// Most bytes of our logout form.
+const MAX_FORM_BYTES: usize = 8 * 1024;
+/// Most bytes of a provider's logout request. Logout tokens have about 1 KB.
+const MAX_LOGOUT_FORM_BYTES: usize = 64 * 1024;
+/// How long a logout page may stay open.
+const FORM_TOKEN_LIFETIME: Duration = Duration::from_secs(3600);

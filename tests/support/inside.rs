@@ -1,0 +1,166 @@
+//! The proxy in this process, with a clock that the test moves: for what takes hours, and for rounds by the thousand.
+//! Everything else is real: sockets, TLS, workers, the provider and the application.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use portcullis::clock::{Clock, ManualClock, UnixTime};
+use portcullis::config::{self, Environment};
+use portcullis::run::{Options, Proxy};
+use portcullis::telemetry::{Format, Log};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+use super::app::App;
+use super::client::Browser;
+use super::idp::{Algorithm, Behaviour, Endpoint, Idp};
+use super::ports::free_port;
+use super::stage::{self, HOST, Plan};
+
+/// A running stage. Dropped, it ends the proxy and demands a log without secrets.
+#[derive(Debug)]
+pub struct Inside {
+    pub idp: Idp,
+    pub app: App,
+    /// `https://app.test:<port>`.
+    pub origin: String,
+    clock: ManualClock,
+    log: Lines,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+    _state: TempDir,
+}
+
+impl Inside {
+    /// One whose clock stands at the present until it is moved. Sessions can be refreshed.
+    pub async fn with(change: impl FnOnce(&mut Plan)) -> Self {
+        let [port, admin] = [free_port(), free_port()];
+        let mut plan = Plan {
+            behaviour: Behaviour::good(Algorithm::Es256),
+            config: stage::config(port, admin),
+            idp_is_up: true,
+            app_is_up: true,
+            wait_for_discovery: true,
+        };
+        plan.set("OIDCScopes", serde_json::json!(["openid", "email", "profile", "offline_access"]));
+        let state = TempDir::new().unwrap();
+        plan.config["stateDirectory"] = serde_json::json!(state.path());
+        change(&mut plan);
+        let app = App::down();
+        app.up().await;
+        let idp = Idp::start(plan.behaviour).await;
+        stage::fill(&mut plan.config, &idp, &app);
+        let (clock, manual) = Clock::manual(UnixTime(super::idp::now()));
+        let log = Lines::default();
+        let (stop, stopped) = oneshot::channel();
+        let (serving, served) = oneshot::channel();
+        let (text, output) = (serde_yaml::to_string(&plan.config).unwrap(), log.clone());
+        let thread = std::thread::spawn(move || serve(text, clock, output, stopped, serving));
+        served.await.expect("the proxy started");
+        idp.wait_for(&Endpoint::Discovery, 1).await;
+        let origin = format!("https://{HOST}:{port}");
+        Self { idp, app, origin, clock: manual, log, stop: Some(stop), thread: Some(thread), _state: state }
+    }
+
+    /// Moves the clocks of the proxy and of the provider.
+    pub fn advance(&self, by: Duration) {
+        self.clock.advance(by);
+        self.idp.change(|behaviour| behaviour.seconds_ahead += by.as_secs());
+    }
+
+    /// An absolute URL of the service.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.origin)
+    }
+
+    /// A browser that is logged in.
+    pub async fn logged_in(&self) -> Browser {
+        let mut browser = Browser::new(self.idp.secrets());
+        browser.follow(&self.url("/app/")).await.expect(200);
+        browser
+    }
+
+    /// The lines of the log so far.
+    pub fn log(&self) -> Vec<Value> {
+        let text = self.log.text();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// The first line of this kind, which may still be on its way.
+    pub async fn line(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        let found = async {
+            loop {
+                if let Some(line) = self.log().into_iter().find(&is_it) {
+                    return line;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        super::soon(what, found).await
+    }
+
+    /// The events of this name so far.
+    pub fn events(&self, name: &str) -> Vec<Value> {
+        self.log().into_iter().filter(|line| line["event"] == name).collect()
+    }
+}
+
+fn serve(
+    config: String,
+    clock: Clock,
+    output: Lines,
+    stopped: oneshot::Receiver<()>,
+    serving: oneshot::Sender<()>,
+) {
+    let source = config::Source::Text { name: "inside".to_owned(), text: config };
+    let config = config::load(&source, &Environment::of_process()).expect("a good configuration");
+    let (log, writer) = Log::start(Format::Json, output);
+    let control = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    control.block_on(async {
+        let proxy =
+            Proxy::assemble(&config, &Options { log, explain_denials: false, clock }).expect("assembled");
+        // Its ports are taken from here on; connections wait until the workers are up.
+        serving.send(()).unwrap();
+        let stop = async { drop(stopped.await) };
+        proxy.serve(stop).await.expect("served to the end");
+    });
+    writer.finish();
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        let ended = self.thread.take().map(JoinHandle::join);
+        if std::thread::panicking() {
+            eprintln!("{}", self.log.text());
+            return;
+        }
+        assert!(matches!(ended, Some(Ok(()))), "the proxy panicked");
+        let found = self.idp.secrets().found_in(&self.log.text());
+        assert!(found.is_none(), "the log shows a secret");
+    }
+}
+
+/// What the log writes, kept.
+#[derive(Clone, Debug, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
