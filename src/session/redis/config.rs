@@ -50,11 +50,11 @@ impl Config {
     }
 
     /// The PEM text of the certificate authorities, if others than the system's are to be trusted.
-    pub(super) fn authorities(&self) -> Result<Option<Vec<u8>>, ConfigError> {
+    pub(super) fn authorities(&self) -> Result<Option<String>, ConfigError> {
         let Some(source) = &self.authorities else { return Ok(None) };
         let pem = source.read()?;
         // Says better than the connection would what is wrong with it.
         Trust::only(pem.expose())?;
-        Ok(Some(pem.expose().as_bytes().to_vec()))
+        Ok(Some(pem.expose().clone()))
     }
 }

@@ -71,9 +71,9 @@ pub enum Unavailable {
     /// `CLUSTERDOWN`, or slots without a node.
     #[error("the Redis cluster does not serve all its slots now")]
     ClusterDown,
-    /// The file of `urlFile` can't be used.
-    #[error("session.redis.urlFile: {0}")]
-    Address(String),
+    /// A file that the configuration names can't be used any more.
+    #[error("{0}")]
+    Configuration(String),
     /// More than [`MAX_IN_FLIGHT`] commands at once.
     #[error("{MAX_IN_FLIGHT} commands to Redis are under way; it is too slow for this load")]
     Busy,

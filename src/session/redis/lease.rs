@@ -50,6 +50,13 @@ impl Lease {
         !self.lost.load(Ordering::Acquire)
     }
 
+    /// What is left of a holder whose process was killed.
+    #[cfg(test)]
+    pub(super) fn die(self) {
+        self.renewal.abort();
+        std::mem::forget(self);
+    }
+
     pub(super) fn token(&self) -> &str {
         &self.token
     }

@@ -1,10 +1,12 @@
 //! A connection to Redis that was made, and what its errors mean. Every command has a deadline.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::cluster_async::ClusterConnection;
 use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError};
+use tokio::task::AbortHandle;
 
 use super::COMMAND_DEADLINE;
 use super::error::Unavailable;
@@ -12,16 +14,35 @@ use super::error::Unavailable;
 /// One connection, or those to the nodes of a cluster. Clones share it.
 #[derive(Clone)]
 pub(super) enum Link {
-    One(MultiplexedConnection),
+    One(MultiplexedConnection, Arc<Driver>),
     Cluster(ClusterConnection),
 }
 
+/// The task that writes commands and reads answers. Ends with the last clone of its link, also if the server
+/// never answers.
+pub(super) struct Driver(AbortHandle);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 impl Link {
+    /// A link to one server, driven on this runtime.
+    pub(super) fn one(
+        connection: MultiplexedConnection,
+        driver: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
+        let driver = Driver(tokio::spawn(driver).abort_handle());
+        Self::One(connection, Arc::new(driver))
+    }
+
     /// Sends one command and waits for its answer.
     pub(super) async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Unavailable> {
         let answer = async {
             match self.clone() {
-                Self::One(mut link) => command.query_async(&mut link).await,
+                Self::One(mut link, _driver) => command.query_async(&mut link).await,
                 Self::Cluster(mut link) => command.query_async(&mut link).await,
             }
         };
@@ -32,7 +53,7 @@ impl Link {
     pub(super) async fn run_all<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, Unavailable> {
         let answer = async {
             match self.clone() {
-                Self::One(mut link) => commands.query_async(&mut link).await,
+                Self::One(mut link, _driver) => commands.query_async(&mut link).await,
                 Self::Cluster(mut link) => commands.query_async(&mut link).await,
             }
         };
@@ -54,7 +75,19 @@ pub(super) async fn in_time<T>(
 /// What an error means for the operator. Takes the code of the server's answer and never its text, which may
 /// quote what was sent.
 pub(super) fn meaning(error: &RedisError) -> Unavailable {
+    // Of several commands, what the first that failed says.
+    match error.clone().into_server_errors().and_then(|errors| errors.first().cloned()) {
+        Some((_, first)) => meaning_of_one(&RedisError::from(first)),
+        None => meaning_of_one(error),
+    }
+}
+
+fn meaning_of_one(error: &RedisError) -> Unavailable {
     match error.code() {
+        // What Redis 7.0 says of a right that a script lacks.
+        Some("ERR") if error.detail().is_some_and(|text| text.contains(SCRIPT_LACKS_RIGHT)) => {
+            return Unavailable::Forbidden;
+        }
         Some("WRONGPASS" | "NOAUTH") => return Unavailable::Credentials,
         Some("NOPERM") => return Unavailable::Forbidden,
         Some("READONLY") => return Unavailable::ReadOnly,
@@ -71,3 +104,5 @@ pub(super) fn meaning(error: &RedisError) -> Unavailable {
         kind => Unavailable::Unexpected(error.code().map_or_else(|| format!("{kind:?}"), str::to_owned)),
     }
 }
+
+const SCRIPT_LACKS_RIGHT: &str = "The user executing the script can't run this command";

@@ -31,6 +31,7 @@ mod address;
 mod commands;
 mod config;
 mod connect;
+mod dial;
 mod error;
 mod event;
 mod lease;

@@ -160,22 +160,22 @@ mod tests {
 
     #[test]
     fn a_record_opens_for_its_ticket_and_scope_only() {
-        let (scope, other) = (scope("a"), self::scope("b"));
+        let (mine, other) = (scope("a"), scope("b"));
         let (ticket, stranger) = (Ticket::new().unwrap(), Ticket::new().unwrap());
         for length in [0, 1, 251, 252, 253, 5000, MAX_PAYLOAD_BYTES] {
             let payload = vec![b'p'; length];
-            let record = seal(&scope, &ticket, &payload).unwrap();
+            let record = seal(&mine, &ticket, &payload).unwrap();
             assert!(record.len() <= MAX_RECORD_BYTES);
             assert_eq!((record.len() - HEAD_BYTES - TAG_BYTES) % BLOCK_BYTES, 0);
-            assert_eq!(open(&scope, &ticket, record.clone()).as_deref(), Some(&payload));
+            assert_eq!(open(&mine, &ticket, record.clone()).as_deref(), Some(&payload));
             assert_eq!(open(&other, &ticket, record.clone()), None);
-            assert_eq!(open(&scope, &stranger, record.clone()), None);
+            assert_eq!(open(&mine, &stranger, record.clone()), None);
             // The right key at another handle: what swapping two records of one person would need.
             let mut moved = *ticket.to_bytes();
             moved[1] ^= 1;
-            assert_eq!(open(&scope, &Ticket::from_bytes(&moved).unwrap(), record.clone()), None);
+            assert_eq!(open(&mine, &Ticket::from_bytes(&moved).unwrap(), record.clone()), None);
         }
-        let error = seal(&scope, &ticket, &vec![0; MAX_PAYLOAD_BYTES + 1]).unwrap_err();
+        let error = seal(&mine, &ticket, &vec![0; MAX_PAYLOAD_BYTES + 1]).unwrap_err();
         assert_eq!(error, StoreError::TooLarge { bytes: MAX_PAYLOAD_BYTES + 1 });
     }
 
@@ -195,11 +195,11 @@ mod tests {
 
     #[test]
     fn names_share_a_slot_and_tell_nothing() {
-        let (scope, ticket) = (scope("secret-service"), Ticket::new().unwrap());
-        let names = scope.names(&ticket);
+        let ticket = Ticket::new().unwrap();
+        let names = scope("secret-service").names(&ticket);
         let tag = |name: &str| name.split(['{', '}']).nth(1).unwrap().to_owned();
         assert_eq!(tag(&names.record), tag(&names.lease));
-        assert_ne!(tag(&names.record), tag(&self::scope("b").names(&ticket).record));
+        assert_ne!(tag(&names.record), tag(&scope("b").names(&ticket).record));
         assert!(names.record.starts_with(KEY_PREFIX) && names.lease.starts_with(KEY_PREFIX));
         assert!(!names.record.contains("secret-service"));
     }

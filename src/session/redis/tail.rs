@@ -17,7 +17,7 @@ use super::record::{SCOPE_ID_BYTES, ScopeId};
 use crate::clock::UnixTime;
 
 /// One thing that is over, as the processes tell each other. Redis and this module do not know what it means.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ending {
     /// Whose it is.
     pub scope: ScopeId,
@@ -28,7 +28,7 @@ pub struct Ending {
 }
 
 /// What was read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Heard {
     /// Something has ended. It may have been heard before, or said by ourselves.
     Ending(Ending),
