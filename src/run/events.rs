@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::session::redis;
 use crate::telemetry::{Event, Level, Log, Metrics};
 use crate::{oidc, server};
 
@@ -67,5 +68,20 @@ pub(super) fn provider_events(log: &Log, metrics: &Metrics, service: &Arc<str>) 
             }
         };
         log.event(event.service(&service));
+    })
+}
+
+/// Turns what happens between us and Redis into events of the log.
+pub(super) fn store_events(log: &Log) -> redis::Events {
+    let log = log.clone();
+    Arc::new(move |happened| {
+        log.event(match happened {
+            redis::Event::Available => {
+                Event::new("store-available", Level::Info).message("sessions in Redis can be used")
+            }
+            redis::Event::Unavailable(reason) => Event::new("store-unavailable", Level::Error)
+                .blame("redis")
+                .message(format!("{reason}; sessions are answered by 503 until it is back")),
+        });
     })
 }

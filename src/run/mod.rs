@@ -11,6 +11,7 @@ mod watched;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
 
 use crate::clock::Clock;
 use crate::config::{self, Config, LogFormat};
@@ -18,6 +19,7 @@ use crate::gate::{self, Gate};
 use crate::policy;
 use crate::secret::Source;
 use crate::server::{self, Lifecycle};
+use crate::session::redis::Store;
 use crate::session::{KeyError, KeyRing};
 use crate::telemetry::{self, Event, Level, Log, Metrics, admin};
 use crate::tls;
@@ -56,6 +58,12 @@ pub enum StartError {
         /// Why.
         cause: crate::proxy::ConfigError,
     },
+    /// The store of sessions.
+    #[error(transparent)]
+    Store(#[from] crate::session::redis::ConfigError),
+    /// The requests don't use the store yet, and a setting that protects must not be accepted and ignored.
+    #[error("session.store: redis is read and checked, but not served by this build; use store: cookie")]
+    StoreNotServed,
     /// A certificate.
     #[error("TLS: {0}")]
     Tls(#[from] tls::Error),
@@ -107,6 +115,10 @@ impl Proxy {
         // Watches before anything is read: what changes in between is then seen at the first look.
         let watches = Watches::of(config);
         let keys = Arc::new(ArcSwap::from_pointee(KeyRing::load(&config.session_keys)?));
+        if let Some(redis) = &config.redis {
+            Store::new(redis.clone(), Handle::current(), events::store_events(&log))?;
+            return Err(StartError::StoreNotServed);
+        }
         let assembly = Assembly { config, options, clock: &clock, keys: &keys, metrics: &metrics };
         let services = config
             .services
