@@ -7,6 +7,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::raw_redis::Redis;
 use super::raw_service::Service;
 use super::raw_spec::HttpResourceSpec;
 use super::unit::{Size, TimeSpan};
@@ -45,6 +46,8 @@ pub struct File {
 pub struct Session {
     /// Where sessions live.
     pub store: Store,
+    /// Redis, if `store` is `redis`.
+    pub redis: Option<Redis>,
     /// A file of session keys, one a line: base64 of 32 bytes; lines that begin with `#` are comments. The first
     /// key seals, all of them open: to change the key, put the new one on top. By default one key is made and
     /// kept in `stateDirectory`.
@@ -70,6 +73,7 @@ impl Default for Session {
     fn default() -> Self {
         Self {
             store: Store::Cookie,
+            redis: None,
             key_file: None,
             cookie_name: "__Host-portcullis".to_owned(),
             idle_timeout: TimeSpan::seconds(3_600),
@@ -86,6 +90,9 @@ impl Default for Session {
 pub enum Store {
     /// Sealed in the browser's cookie: no memory, no other server.
     Cookie,
+    /// In Redis 7.0 or later, named by `redis`: the cookie holds a ticket. Replicas share sessions, refreshes and
+    /// logouts; they need the same `keyFile`.
+    Redis,
 }
 
 /// `admin`.
