@@ -210,6 +210,30 @@ fn a_revocation_comes_back_from_its_bytes() {
     assert_eq!(SessionId::parse(&id.to_string()), Some(id));
 }
 
+/// A disk that never answers.
+#[derive(Debug)]
+struct Hung;
+
+impl Ledger for Hung {
+    fn append(&self, _: &str, _: &Revocation) -> Written {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test]
+async fn a_ledger_that_hangs_is_told_once_and_holds_nobody_up() {
+    let (clock, _) = Clock::manual(START);
+    let (tell, told) = channel();
+    let tell = Mutex::new(tell);
+    let events: Events = Arc::new(move |_, event| drop(tell.lock().unwrap().send(event)));
+    let revocations = Revocations::new("app".into(), LIFETIME, clock, Some(Arc::new(Hung)), events);
+    let ends = (0..3).map(|_| revocations.end(Entry::Everything, Why::Admin));
+    let all = futures_util::future::join_all(ends);
+    tokio::time::timeout(3 * DURABLE_WITHIN, all).await.expect("an end that waits for the ledger");
+    let slow = told.try_iter().filter(|event| *event == Event::LedgerSlow).count();
+    assert_eq!(slow, 1);
+}
+
 /// A process: its ledger, and what that told. The file is locked until the thread of a dropped one has noticed.
 struct Process {
     service: Service,
