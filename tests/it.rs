@@ -24,6 +24,7 @@ mod it {
     mod grpc;
     mod hosts;
     mod interim;
+    mod keygen;
     mod limits;
     mod login;
     mod logout;

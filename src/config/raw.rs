@@ -33,9 +33,9 @@ pub struct File {
     pub log: Log,
     /// Bounds on what clients and the application may take. None can be turned off.
     pub limits: Limits,
-    /// A directory that survives restarts, for the session key and for the own CA; made if missing. The default
-    /// is `$STATE_DIRECTORY`, which systemd sets. Without one, both live in memory, and a restart logs everybody
-    /// out.
+    /// A directory that survives restarts, for the session key, for what was logged out, and for the own CA; made if
+    /// missing, and for one process at a time. The default is `$STATE_DIRECTORY`, which systemd sets. Without one,
+    /// all that lives in memory, and a restart logs everybody out.
     pub state_directory: Option<String>,
 }
 
@@ -92,10 +92,10 @@ pub enum Store {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
 pub struct Admin {
-    /// `ADDRESS:PORT` or `unix:/path`. Serves `/healthz`, `/readyz`, `/metrics` and `/config`. Another address
-    /// than loopback needs `tokenFile`.
+    /// `ADDRESS:PORT` or `unix:/path`. Serves `/healthz`, `/readyz`, `/metrics`, `/config` and `/sessions/end`.
+    /// Another address than loopback needs `tokenFile`.
     pub listen: String,
-    /// A file with the bearer token that `/config` then needs.
+    /// A file with the bearer token that `/config` and `/sessions/end` then need.
     pub token_file: Option<String>,
     /// A second `ADDRESS:PORT`, for example `0.0.0.0:9902`, that serves only `/healthz`, `/readyz` and
     /// `/metrics`, for kubelet and Prometheus.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::clock::Clock;
-use crate::config::{self, Config, LogFormat};
+use crate::config::{self, Authorization, Config, LogFormat};
 use crate::gate::{self, Gate};
 use crate::policy;
 use crate::secret::Source;
@@ -111,9 +111,12 @@ impl Proxy {
         // Watches before anything is read: what changes in between is then seen at the first look.
         let watches = Watches::of(config);
         let keys = Arc::new(ArcSwap::from_pointee(KeyRing::load(&config.session_keys)?));
+        let has_sessions =
+            |service: &config::Service| matches!(service.authorization, Authorization::Oidc(_));
         let ledger = config
             .state_directory
             .as_deref()
+            .filter(|_| config.services.iter().any(has_sessions))
             .map(|state| Arc::new(DiskLedger::new(state, clock.clone(), events::ledger_events(&log))));
         let ledger = ledger.as_ref();
         let assembly = Assembly { config, options, clock: &clock, keys: &keys, metrics: &metrics, ledger };

@@ -344,6 +344,34 @@ async fn a_broken_file_is_set_aside_and_every_session_of_before_is_over() {
     }
 }
 
+/// Damage anywhere in the file: it is found, or it has done no harm.
+#[tokio::test]
+async fn no_damage_revives_a_session() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join(LEDGER_FILE);
+    let first = Process::start(directory.path());
+    let sessions: Vec<_> = (0..50).map(|_| first.service.login("alice", None)).collect();
+    for session in &sessions {
+        first.end(Entry::Session(session.id)).await;
+    }
+    drop(first);
+    drop(Process::start(directory.path()));
+    let whole = std::fs::read(&file).unwrap();
+    let written: Vec<usize> = (0..whole.len()).filter(|at| whole[*at] != 0).collect();
+    let mut found = 0;
+    for at in written.iter().step_by(written.len() / 100) {
+        let mut damaged = whole.clone();
+        damaged[*at] ^= 0x10;
+        std::fs::remove_file(&file).unwrap();
+        std::fs::write(&file, damaged).unwrap();
+        let process = Process::start_at(directory.path(), START.plus(MINUTE));
+        let revived = sessions.iter().filter(|session| process.service.ended(session).is_none()).count();
+        assert_eq!(revived, 0, "of {} by damage at {at}", sessions.len());
+        found += usize::from(process.told.try_recv().is_ok());
+    }
+    assert!(found > 0, "no damage was found at all");
+}
+
 #[tokio::test]
 async fn a_file_that_can_t_be_made_is_tried_again() {
     let directory = TempDir::new().unwrap();
