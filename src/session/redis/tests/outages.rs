@@ -30,7 +30,10 @@ async fn a_server_that_comes_later_goes_and_comes_back() {
     let error = process.store.create(&scope, &ticket, b"p", IDLE).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)));
 
+    assert!(is_unreachable(&try_once(&process.store.config).await.unwrap_err()));
+
     let mut server = Server::at(port, &[]).await;
+    assert_eq!(try_once(&process.store.config).await, Ok(()));
     recovers(&process).await;
     process.store.create(&scope, &ticket, b"p", IDLE).await.unwrap();
     for _ in 0..2 {

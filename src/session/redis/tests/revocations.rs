@@ -123,7 +123,7 @@ async fn a_full_stream_fails_closed() {
     let _: i64 = append.query_async(&mut raw).await.unwrap();
     let length: i64 = redis::cmd("XLEN").arg("portcullis:{revocations}").query_async(&mut raw).await.unwrap();
     assert!(length < commands::MAX_REVOCATIONS as i64, "{length}");
-    let tail: Vec<(String, Vec<(String, Vec<u8>)>)> = redis::cmd("XREVRANGE")
+    let tail: tail::Page = redis::cmd("XREVRANGE")
         .arg("portcullis:{revocations}")
         .arg("+")
         .arg("-")
