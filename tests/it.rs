@@ -35,6 +35,7 @@ mod it {
     mod paths;
     mod refresh;
     mod reload;
+    mod replicas;
     mod revocation;
     mod rp_answers;
     mod rp_basic;

@@ -39,7 +39,8 @@ pub(super) struct Assembly<'a> {
 /// What was ended in the sessions of these services, for the processes that share them.
 pub(super) fn shared_endings(services: &[Arc<gate::Service>]) -> SharedEndings {
     let parties = services.iter().filter_map(|service| service.relying_party.as_ref());
-    let shared = parties.filter_map(|party| Some((party.sessions.scope()?.clone(), party.revocations.clone())));
+    let shared =
+        parties.filter_map(|party| Some((party.sessions.scope()?.clone(), party.revocations.clone())));
     SharedEndings::new(shared.collect())
 }
 
