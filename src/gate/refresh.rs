@@ -191,8 +191,11 @@ impl Refreshes {
             Ok(refreshed) => self.renew(party, base, refreshed),
             Err(oidc::RefreshError::Ended(reason)) => Err(reason.to_string()),
             Err(oidc::RefreshError::Unavailable(reason)) => {
-                self.state().retry_at.put(base.id, Instant::now() + RETRY_PAUSE);
+                let failed_before = self.state().retry_at.put(base.id, Instant::now() + RETRY_PAUSE);
                 self.metrics.refresh(&service.name, RefreshResult::unavailable);
+                if failed_before.is_some() {
+                    return;
+                }
                 let message = format!("{reason}; the session goes on with the tags that it has");
                 let event = Event::new("refresh-failed", Level::Warning).blame("provider");
                 return self.tell(service, base, event.message(message));
