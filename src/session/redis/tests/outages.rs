@@ -107,9 +107,7 @@ async fn a_server_that_only_reads_is_down() {
 #[tokio::test]
 async fn the_documented_rights_are_enough() {
     let server = Server::start().await;
-    let text = include_str!("../../../../docs/sessions-redis.md");
-    let rule = text.lines().find(|line| line.starts_with("ACL SETUSER ")).unwrap();
-    let words: Vec<&str> = rule.split_whitespace().collect();
+    let words = documented_user();
     let _: String = server.call(&words).await;
     let (user, password) = (words[2], words.iter().find_map(|word| word.strip_prefix('>')).unwrap());
     let url = |password: &str| format!("redis://{user}:{password}@127.0.0.1:{}", server.port);
