@@ -213,10 +213,16 @@ impl Worker {
         };
         if presented.known.session.ticket.is_some() && party.sessions.needs_new_seal(&presented.known.session)
         {
-            let session = party.sessions.touch(&presented.known.session).await?;
-            // Sealed anew like other sessions, so that a key which is going to be removed is used by nobody any more.
-            entry.cookies.extend(party.sessions.seal(&session, headers).unwrap_or_default());
-            presented = self.keep(arrived, party, headers, session)?;
+            match party.sessions.touch(&presented.known.session).await {
+                Ok(session) => {
+                    // Sealed anew like other sessions, so that a key which is going to be removed is used by nobody.
+                    entry.cookies.extend(party.sessions.seal(&session, headers).unwrap_or_default());
+                    presented = self.keep(arrived, party, headers, session)?;
+                }
+                // One command that failed: the session is known, and the next request tells the store.
+                Err(Absent::StoreUnavailable) => {}
+                Err(absent) => return Err(absent),
+            }
         }
         if !presented.known.is_due(self.clock.now()) {
             return Ok(presented);

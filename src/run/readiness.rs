@@ -23,7 +23,8 @@ pub(super) fn probe(services: Vec<Arc<gate::Service>>, lifecycle: Lifecycle) -> 
         let unusable = |status: &Status| matches!(status, Status::Unusable { .. });
         let hopeless = !statuses.is_empty() && statuses.iter().all(unusable);
         let ready = lifecycle.is_ready() && !hopeless;
-        let degraded = statuses.iter().any(|status| *status != Status::Ready);
+        let outage = chosen.iter().any(|service| store_outage(service).is_some());
+        let degraded = outage || statuses.iter().any(|status| *status != Status::Ready);
         let status = match (ready, degraded) {
             (false, _) => "not ready",
             (true, true) => "degraded",
@@ -46,11 +47,19 @@ fn service_report(service: &gate::Service) -> serde_json::Value {
         };
         json!({ "issuer": party.provider.issuer(), "status": status, "reason": reason })
     });
-    let degraded = provider.as_ref().is_some_and(|provider| provider["status"] != "ready");
+    let outage = store_outage(service);
+    let degraded =
+        outage.is_some() || provider.as_ref().is_some_and(|provider| provider["status"] != "ready");
     json!({
         "name": &*service.name,
         "status": if degraded { "degraded" } else { "ready" },
         "mode": if service.policy.mode() == policy::Mode::Observe { "observe" } else { "enforce" },
         "provider": provider,
+        "store": outage.map(|reason| json!({ "status": "unavailable", "reason": reason })),
     })
+}
+
+/// Why the session store can't be used, where there is one.
+fn store_outage(service: &gate::Service) -> Option<String> {
+    service.relying_party.as_ref()?.sessions.store_outage()
 }

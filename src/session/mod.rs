@@ -68,6 +68,8 @@ pub struct Sessions {
     sealer: Sealer,
     clock: Clock,
     activity: Arc<Activity>,
+    /// When the store was told of such use.
+    told: Arc<Activity>,
     /// Where records are, if not in the cookies.
     shelf: Option<Shelf>,
 }
@@ -75,7 +77,7 @@ pub struct Sessions {
 impl Sessions {
     /// Sessions sealed by `sealer`, whose bounds are judged by `clock`.
     pub fn new(config: Config, sealer: Sealer, clock: Clock) -> Self {
-        Self { config, sealer, clock, activity: Arc::default(), shelf: None }
+        Self { config, sealer, clock, activity: Arc::default(), told: Arc::default(), shelf: None }
     }
 
     /// The session in a request's cookies, or why there is none.
@@ -177,7 +179,9 @@ impl Sessions {
     /// Notes that the session is in use although no request says so. Its next request may come later for that, with
     /// a cookie that would be too old.
     pub fn note_use(&self, session: &Session) {
-        self.activity.note(session.id, self.clock.now());
+        let now = self.clock.now();
+        self.activity.note(session.id, now);
+        self.touch_soon(session, now);
     }
 
     /// When the session was last used, by what its cookie says and by what was noted in this process.

@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use super::redis::{Ending, Endings, Heard, Lease, Replaced, Scope, ScopeId, Store, StoreError, Ticket};
 use super::revocation::{Ledger, LedgerError, Revocation, Written};
 use super::{Absent, Revocations, Session, SessionError, Sessions, parts};
+use crate::clock::UnixTime;
 
 /// The store, for the sessions of one service.
 #[derive(Clone, Debug)]
@@ -103,6 +104,19 @@ impl Sessions {
             Ok(false) => Err(Absent::NotInStore),
             Err(_) => Err(Absent::StoreUnavailable),
         }
+    }
+
+    /// The same for a session that is in use without requests: in the background, and no more often than for requests.
+    /// Wants a runtime.
+    pub(super) fn touch_soon(&self, session: &Session, now: UnixTime) {
+        let (Some(shelf), Some(ticket)) = (self.shelf.clone(), session.ticket.clone()) else { return };
+        if self.told.last(session.id).is_some_and(|told| now.since(told) < self.seal_age()) {
+            return;
+        }
+        self.told.note(session.id, now);
+        let life = self.record_life(session);
+        // If it fails, the next request tells it, or the session is idle by the store's clock.
+        tokio::spawn(async move { shelf.store.touch(&shelf.scope, &ticket, life).await });
     }
 
     /// Takes the right to refresh the session.
