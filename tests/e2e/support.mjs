@@ -58,17 +58,25 @@ export async function until(what, probe, milliseconds = 15_000) {
   }
 }
 
-// The proxy with a configuration text; gives its log as parsed lines.
-export async function startProxy(yaml, { env = {}, port, admin } = {}) {
-  const state = fs.mkdtempSync(path.join(os.tmpdir(), 'portcullis-e2e-'));
+// The proxy with a configuration text; gives its log as parsed lines. `state` is its directory if it has one already.
+export async function startProxy(yaml, { env = {}, state = fs.mkdtempSync(path.join(os.tmpdir(), 'portcullis-e2e-')) } = {}) {
   const file = path.join(state, 'portcullis.yaml');
   fs.writeFileSync(file, yaml);
-  const process = await start(BINARY, ['run', '-c', file], {
+  const running = await start(BINARY, ['run', '-c', file], {
     env: { STATE_DIRECTORY: state, ...env },
     ready: (text) => text.includes('"event":"started"'),
   });
-  const log = () => process.output().split('\n').filter((line) => line.startsWith('{')).map((line) => JSON.parse(line));
-  return { ...process, log, state, port, admin };
+  const log = () => running.output().split('\n').filter((line) => line.startsWith('{')).map((line) => JSON.parse(line));
+  return {
+    ...running, log, state,
+    events: (name) => log().filter(({ event }) => event === name),
+    // Ends it as an operator would, and wants it to go in peace.
+    end: async () => {
+      const code = await running.stop();
+      if (code !== 0) throw new Error(`portcullis ended with ${code}:\n${running.output()}`);
+    },
+    restarted: () => startProxy(yaml, { env, state }),
+  };
 }
 
 // One HTTPS request without a browser. The host is resolved to 127.0.0.1 whatever it is.
