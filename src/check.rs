@@ -260,6 +260,7 @@ async fn provider(service: &Service, oidc: &oidc::Config, offline: bool) -> Vec<
         "register exactly this at the identity provider",
     );
     let mut findings = vec![callback];
+    findings.extend(logout_addresses(&about, oidc));
     if offline {
         return findings;
     }
@@ -273,6 +274,25 @@ async fn provider(service: &Service, oidc: &oidc::Config, offline: bool) -> Vec<
     }));
     findings
 }
+
+/// What the provider has to know for a logout that reaches both ends.
+fn logout_addresses(about: &str, oidc: &oidc::Config) -> Vec<Finding> {
+    let rows = [
+        (LOGOUT_PATH, "after a logout the provider sends browsers to", "a post-logout redirect URI"),
+        (BACK_CHANNEL_LOGOUT_PATH, "the provider reports logouts to", "the back-channel logout URI"),
+    ];
+    let told = |(path, does, name)| {
+        let url = oidc.redirect_uri.join(path).ok()?;
+        let fix = format!("register this at the identity provider as {name}, if it has such a setting");
+        Some(finding(Level::Fine, about, format!("{does} {url}"), &fix))
+    };
+    rows.into_iter().filter_map(told).collect()
+}
+
+/// Where a logout ends, at the host of the callback.
+const LOGOUT_PATH: &str = "/aporeto/oidc/logout";
+/// Where the provider sends logout tokens.
+const BACK_CHANNEL_LOGOUT_PATH: &str = "/aporeto/oidc/backchannel-logout";
 
 async fn application(service: &Service) -> Finding {
     let about = about(service);

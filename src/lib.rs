@@ -51,6 +51,10 @@
 //! application. The main thread is the control runtime: signals, discovery and key fetches, file watching and
 //! the admin listener. A worker that needs the provider asks the control runtime and waits.
 //!
+//! What has been ended is one list for all workers, with one counter. A request compares the counter with the one
+//! that its session was last looked for at. What flows without requests is looked for: four times a second a worker
+//! that has streams reads the counter, and cuts the [`web::lifeline::Lifeline`] of each session that is over.
+//!
 //! # Why the defaults are what they are
 //!
 //! - *Nothing is forwarded without a rule.* A missing rule is a refusal, and an empty list is nobody.

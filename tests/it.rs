@@ -34,11 +34,13 @@ mod it {
     mod paths;
     mod refresh;
     mod reload;
+    mod revocation;
     mod rp_answers;
     mod rp_basic;
     mod rp_config;
     mod rp_tokens;
     mod session;
     mod shutdown;
+    mod streams;
     mod tunnels;
 }

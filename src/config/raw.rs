@@ -52,7 +52,7 @@ pub struct Session {
     /// The session cookie. Another name must begin with `__Host-`. If two services share a host, each appends
     /// `-` and its own name, because cookies know no ports.
     pub cookie_name: String,
-    /// A session that is not used for so long is over.
+    /// A session that is not used for so long is over. Bytes of a WebSocket, a download or another stream are use.
     #[schemars(extend("x-minimum" = "1s"))]
     pub idle_timeout: TimeSpan,
     /// A session is over so long after the login, used or not.

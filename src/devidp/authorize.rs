@@ -10,6 +10,7 @@ use url::Url;
 
 use super::answer::{self, Answer};
 use super::idp::{Code, DevIdp, Login, STYLE, policy};
+use super::key;
 use super::parameters::Parameters;
 use super::user::User;
 use crate::clock::UnixTime;
@@ -101,21 +102,25 @@ impl DevIdp {
             return self.login_page(&request, original, None);
         };
         let acr = if form.get("second_factor").is_some() { STRONGER } else { ORDINARY };
-        let login = Login { user: user.clone(), at: self.clock.now(), acr };
+        let Ok(sid) = key::random_token() else { return no_randomness() };
+        let login = Login { user: user.clone(), at: self.clock.now(), acr, sid };
         let Ok(session) = self.state().logins.keep(login.clone(), login.at) else { return no_randomness() };
         let mut answer = self.grant(request, login);
         set_cookie(&mut answer, &session, "");
         answer
     }
 
-    /// OpenID Connect RP-Initiated Logout section 2. Goes back only to an origin that logins come from.
+    /// OpenID Connect RP-Initiated Logout section 2. Goes back only to an origin that logins come from; where the
+    /// client is named, to its own. `id_token_hint` is not needed, for the browser's cookie says who is here.
     pub(super) fn logout(&self, sent: &[u8], headers: &HeaderMap) -> Answer {
         if let Some(session) = session_cookie(headers) {
             self.state().logins.forget(session);
         }
         let target = Parameters::parse(sent).ok().and_then(|parameters| {
             let mut target = Url::parse(parameters.get("post_logout_redirect_uri")?).ok()?;
-            let known = self.clients.iter().any(|client| client.may_get_back_to(&target));
+            let named = parameters.get("client_id");
+            let mut asking = self.clients.iter().filter(|client| named.is_none_or(|id| client.id == id));
+            let known = asking.any(|client| client.may_get_back_to(&target));
             if let Some(state) = parameters.get("state").filter(|_| known) {
                 target.query_pairs_mut().append_pair("state", state);
             }

@@ -1,10 +1,9 @@
 //! The relying parties that the development provider knows.
 
-use aws_lc_rs::constant_time;
 use aws_lc_rs::error::Unspecified;
 use url::{Host, Url};
 
-use super::key::random_token;
+use super::key::{random_token, same};
 use crate::secret::Secret;
 
 /// A registered relying party.
@@ -39,7 +38,7 @@ impl Client {
 
     /// Whether `secret` is this client's; takes the same time wherever they differ.
     pub(super) fn has_secret(&self, secret: &str) -> bool {
-        constant_time::verify_slices_are_equal(self.secret.expose().as_bytes(), secret.as_bytes()).is_ok()
+        same(self.secret.expose(), secret)
     }
 
     /// Whether an answer may go to `address`.

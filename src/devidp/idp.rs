@@ -35,6 +35,7 @@ pub struct DevIdp {
 pub(super) struct State {
     pub(super) codes: Memory<Code>,
     pub(super) tokens: Memory<Access>,
+    pub(super) grants: Memory<Grant>,
     pub(super) logins: Memory<Login>,
 }
 
@@ -45,6 +46,8 @@ pub(super) struct Login {
     pub(super) at: UnixTime,
     /// The authentication context class (`acr`).
     pub(super) acr: &'static str,
+    /// Names this login to the clients (`sid`); it opens nothing.
+    pub(super) sid: String,
 }
 
 /// What a code was given for.
@@ -55,14 +58,32 @@ pub(super) struct Code {
     pub(super) nonce: Option<String>,
     pub(super) scopes: Vec<String>,
     pub(super) login: Login,
-    /// The access token that it was exchanged for.
-    pub(super) spent_on: Option<String>,
+    /// What it was exchanged for.
+    pub(super) spent_on: Option<Spent>,
+}
+
+/// What a code was exchanged for: the names of the access token and of the grant.
+#[derive(Clone)]
+pub(super) struct Spent {
+    pub(super) access_token: String,
+    pub(super) grant: Option<String>,
 }
 
 /// What an access token gives: the claims of a user by scopes.
 pub(super) struct Access {
     pub(super) user: User,
     pub(super) scopes: Vec<String>,
+}
+
+/// What a client may go on asking for without the person (`offline_access`). Its refresh tokens rotate.
+pub(super) struct Grant {
+    pub(super) client_id: String,
+    pub(super) scopes: Vec<String>,
+    pub(super) login: Login,
+    /// The secret half of the one refresh token that is good now.
+    pub(super) secret: String,
+    /// The access token that came with it.
+    pub(super) access_token: String,
 }
 
 impl DevIdp {
@@ -76,6 +97,7 @@ impl DevIdp {
         let state = State {
             codes: Memory::new(CODE_LIFETIME),
             tokens: Memory::new(TOKEN_LIFETIME),
+            grants: Memory::new(GRANT_LIFETIME),
             logins: Memory::new(LOGIN_LIFETIME),
         };
         let key = SigningKey::generate()?;
@@ -110,10 +132,11 @@ impl DevIdp {
             "/authorize" if get || post => self.authorize(sent, headers),
             "/login" if post => self.login(body, headers),
             "/token" if post => self.token(body, headers),
+            "/revoke" if post => self.revoke(body, headers),
             "/userinfo" if get || post => self.user_info(headers),
             "/logout" if get || post => self.logout(sent, headers),
             "/" | "/.well-known/openid-configuration" | "/jwks" => wrong_method("GET, HEAD"),
-            "/login" | "/token" => wrong_method("POST"),
+            "/login" | "/token" | "/revoke" => wrong_method("POST"),
             "/authorize" | "/userinfo" | "/logout" => wrong_method("GET, HEAD, POST"),
             _ => answer::text(StatusCode::NOT_FOUND, "there is nothing here\n"),
         }
@@ -129,16 +152,18 @@ impl DevIdp {
             "userinfo_endpoint": at("/userinfo"),
             "jwks_uri": at("/jwks"),
             "end_session_endpoint": at("/logout"),
+            "revocation_endpoint": at("/revoke"),
             "response_types_supported": ["code"],
             "response_modes_supported": ["query"],
-            "grant_types_supported": ["authorization_code"],
+            "grant_types_supported": ["authorization_code", "refresh_token"],
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": ["ES256"],
             "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+            "revocation_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
             "code_challenge_methods_supported": ["S256"],
-            "scopes_supported": ["openid", "profile", "email", "groups"],
+            "scopes_supported": ["openid", "profile", "email", "groups", OFFLINE_ACCESS],
             "claims_supported": [
-                "sub", "iss", "aud", "exp", "iat", "auth_time", "nonce", "acr", "amr", "name", "given_name",
+                "sub", "iss", "aud", "exp", "iat", "auth_time", "nonce", "acr", "amr", "sid", "name", "given_name",
                 "family_name", "preferred_username", "email", "email_verified", "groups"
             ],
             "acr_values_supported": [super::authorize::ORDINARY, STRONGER],
@@ -195,8 +220,12 @@ pub(super) const STYLE: &str = include_str!("pages/idp.css");
 
 /// RFC 6749 section 4.1.2 recommends at most ten minutes; a redirect takes less than one.
 const CODE_LIFETIME: Duration = Duration::from_secs(60);
-/// How long the ID and access tokens are valid.
-pub(super) const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
+/// The scope that a refresh token is given for (OpenID Connect Core section 11).
+pub(super) const OFFLINE_ACCESS: &str = "offline_access";
+/// How long the ID and access tokens are valid: short, so that refreshes are seen.
+pub(super) const TOKEN_LIFETIME: Duration = Duration::from_secs(300);
+/// How long a client may go on refreshing.
+const GRANT_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// How long the provider itself remembers who signed in.
 const LOGIN_LIFETIME: Duration = Duration::from_secs(12 * 3600);
 /// Most bytes of a form.

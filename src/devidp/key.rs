@@ -1,5 +1,6 @@
 //! The signing key, made at the start and gone at the end, and random values.
 
+use aws_lc_rs::constant_time;
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::rand::{self, SystemRandom};
@@ -58,6 +59,11 @@ pub(super) fn random_token() -> Result<String, Unspecified> {
     let mut bytes = [0; 32];
     rand::fill(&mut bytes)?;
     Ok(encode(bytes))
+}
+
+/// Whether two secrets are the same; takes the same time wherever they differ.
+pub(super) fn same(one: &str, other: &str) -> bool {
+    constant_time::verify_slices_are_equal(one.as_bytes(), other.as_bytes()).is_ok()
 }
 
 /// The left half of the SHA-256 of `token`: `at_hash` (OpenID Connect Core section 3.1.3.6).

@@ -1,8 +1,9 @@
 //! The development identity provider and the demo app behind `try` and `dev-idp`.
 //!
 //! An OpenID provider small enough to read, yet correct (code flow with PKCE, nonce, `iss` in the answer,
-//! `prompt`, `max_age`, `acr_values`, logout), where signing in is a click on a name. It signs with a key made
-//! at its start, serves on loopback only, and keeps everything in memory, bounded.
+//! `prompt`, `max_age`, `acr_values`, refresh tokens that rotate, revocation, logout), where signing in is a
+//! click on a name. It signs with a key made at its start, serves on loopback only, and keeps everything in
+//! memory, bounded.
 //!
 //! Nothing that `run` does leads here: the gate knows the provider only as an issuer's address.
 
@@ -10,6 +11,7 @@ mod answer;
 mod authorize;
 mod client;
 mod demo;
+mod grants;
 mod idp;
 mod key;
 mod memory;

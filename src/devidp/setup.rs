@@ -121,7 +121,7 @@ services:
 
 const SERVICE_END: &str = "  hosts: [localhost, 127.0.0.1]
   listenAddress: 127.0.0.1
-  OIDCScopes: [openid, profile, email, groups]
+  OIDCScopes: [openid, profile, email, groups, offline_access]
   claimsToHTTPHeaderMappings:
   - { claimName: sub, targetHTTPHeader: X-User-Id }
   - { claimName: name, targetHTTPHeader: X-User-Name }

@@ -16,6 +16,8 @@ use super::{Client, DemoApp, DevIdp, RedirectUris, ServeError, demo_users};
 use crate::clock::{Clock, ManualClock, UnixTime};
 use crate::secret::Secret;
 
+mod grants;
+
 const CALLBACK: &str = "https://localhost:8443/aporeto/oidc/callback";
 const SECRET: &str = "s:cr%t +x";
 const START: UnixTime = UnixTime(1_800_000_000);
@@ -183,7 +185,7 @@ async fn a_login_gives_a_signed_id_token_and_user_info() {
     let tokens = idp.exchange(&[("code", &sent["code"])], BASIC).await;
     assert_eq!((tokens.status, tokens.field("cache-control")), (200, Some("no-store")));
     let tokens = tokens.json();
-    assert_eq!((&tokens["token_type"], &tokens["expires_in"]), (&json!("Bearer"), &json!(3600)));
+    assert_eq!((&tokens["token_type"], &tokens["expires_in"]), (&json!("Bearer"), &json!(300)));
 
     let keys: JwkSet = serde_json::from_value(keys.json()).unwrap();
     let id_token = tokens["id_token"].as_str().unwrap();
@@ -201,7 +203,7 @@ async fn a_login_gives_a_signed_id_token_and_user_info() {
         ("sub", json!("carol")),
         ("nonce", json!("n0nce")),
         ("iat", json!(START.0 + 5)),
-        ("exp", json!(START.0 + 3605)),
+        ("exp", json!(START.0 + 305)),
         ("auth_time", json!(START.0 + 5)),
         ("acr", json!("pwd")),
         ("email", json!("carol@example.com")),
@@ -216,7 +218,7 @@ async fn a_login_gives_a_signed_id_token_and_user_info() {
     let info = idp.user_info(access_token).await.json();
     assert_eq!((&info["sub"], &info["email"]), (&json!("carol"), &json!("carol@example.com")));
     assert_eq!(idp.user_info("x").await.status, 401);
-    idp.clock.advance(Duration::from_secs(3600));
+    idp.clock.advance(Duration::from_secs(300));
     assert_eq!(idp.user_info(access_token).await.status, 401);
 }
 
@@ -330,6 +332,8 @@ async fn an_earlier_login_counts_only_if_it_is_enough() {
     let payload = tokens["id_token"].as_str().unwrap().split('.').nth(1).unwrap();
     let claims: Value = serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap();
     assert_eq!((&claims["auth_time"], &claims["acr"]), (&json!(START.0), &json!("mfa")));
+    let sid = claims["sid"].as_str().unwrap();
+    assert!(sid.len() == 43 && !stronger.contains(sid), "it names the login and opens nothing");
 }
 
 #[tokio::test]
@@ -343,6 +347,10 @@ async fn a_logout_ends_the_login_and_leads_only_to_a_known_origin() {
     assert!(answer.field("set-cookie").unwrap().contains("Max-Age=0"));
     let after = idp.authorize(&[("prompt", "none")], &cookie).await.sent_back();
     assert_eq!(after["error"], "login_required");
+    for (client, status) in [("demo", 303), ("unknown", 200)] {
+        let answer = ask(idp.address, "GET", &format!("{known}&client_id={client}"), &[], "").await;
+        assert_eq!(answer.status, status, "{client}");
+    }
     for target in ["https://evil.example/", "https://localhost:9999/", "javascript:alert(1)", "x"] {
         let query = format!("/logout?post_logout_redirect_uri={target}");
         let answer = ask(idp.address, "GET", &query, &[], "").await;
@@ -362,6 +370,7 @@ async fn other_sites_hosts_and_methods_are_turned_away() {
         ("GET", "/", 200, None),
         ("POST", "/", 405, Some("GET, HEAD")),
         ("GET", "/token", 405, Some("POST")),
+        ("GET", "/revoke", 405, Some("POST")),
         ("GET", "/login", 405, Some("POST")),
         ("DELETE", "/userinfo", 405, Some("GET, HEAD, POST")),
         ("GET", "/nothing", 404, None),

@@ -126,7 +126,6 @@ impl Worker {
             Ok(known) => {
                 entry.subject = Some(known.subject.clone());
                 Ok(self.reply(arrived, entry).session(&SessionState {
-                    session: &known.session.id.to_string(),
                     subject: &known.session.subject,
                     issuer: &known.session.issuer,
                     expires_at: party.sessions.expires_at(&known.session),

@@ -58,6 +58,15 @@ struct State {
     target: Option<String>,
 }
 
+/// A login that ended well.
+#[derive(Clone, Copy)]
+struct Finished<'a> {
+    identity: &'a Identity,
+    born: Millis,
+    /// Where its browser wanted to go.
+    target: &'a str,
+}
+
 /// What the login cookie holds, sealed.
 #[derive(Serialize, Deserialize)]
 struct Pending {
@@ -147,7 +156,8 @@ impl Worker {
         match party.provider.finish(parameters, pending.transaction).await {
             Ok(identity) => {
                 self.end_strangers_session(arrived, party, request.headers(), &identity).await;
-                self.log_in(arrived, party, request.headers(), &identity, born, &pending.target, entry)
+                let finished = Finished { identity: &identity, born, target: &pending.target };
+                self.log_in(arrived, party, request.headers(), finished, entry)
             }
             Err(error) => Err(self.provider_failed(arrived, error, login, entry)),
         }
@@ -245,9 +255,7 @@ impl Worker {
         arrived: &Arrived<'_>,
         party: &RelyingParty,
         headers: &HeaderMap,
-        identity: &Identity,
-        born: Millis,
-        target: &str,
+        Finished { identity, born, target }: Finished<'_>,
         entry: &mut Entry,
     ) -> Result<Response<Body>, Refusal> {
         let service = &arrived.local.service;

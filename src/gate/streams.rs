@@ -118,7 +118,7 @@ fn is_kept(known: &Rc<Known>, party: &RelyingParty) -> bool {
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// How often it asks each session with streams for its bounds: the wall clock may have been set.
-const LOOK_AT_BOUNDS_EVERY: Duration = Duration::from_secs(1);
+const LOOK_AT_BOUNDS_EVERY: Duration = Duration::from_millis(500);
 
 const TURNS: u128 = LOOK_AT_BOUNDS_EVERY.as_millis() / LOOK_EVERY.as_millis();
 

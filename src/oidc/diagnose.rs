@@ -42,6 +42,8 @@ pub enum Level {
 const BOGUS_CODE: &str = "portcullis-connection-test";
 /// A verifier of the shape that RFC 7636 section 4.1 asks for.
 const BOGUS_VERIFIER: &str = "portcullis-connection-test-0000000000000000000";
+/// The scope that asks for a refresh token (OIDC Core section 11).
+const OFFLINE_ACCESS: &str = "offline_access";
 /// How exact a `Date` header is.
 const DATE_PRECISION: Duration = Duration::from_secs(2);
 
@@ -58,6 +60,8 @@ impl Provider {
         findings.extend(self.clock_finding().await);
         findings.push(self.keys_finding(&metadata).await);
         findings.push(pkce_finding(&metadata));
+        findings.extend(self.offline_finding(&metadata));
+        findings.extend(logout_findings(&metadata));
         findings.push(self.authentication_finding(&metadata));
         findings.push(self.credentials_finding(&metadata).await);
         findings.extend(self.redirect_finding(&metadata).await);
@@ -107,6 +111,25 @@ impl Provider {
                 "change OIDCSigningAlgorithms, or how the provider signs for this client",
             ),
         }
+    }
+
+    /// Refresh tokens are asked for by a scope, which some providers only say they do not have by silence.
+    fn offline_finding(&self, metadata: &Metadata) -> Option<Finding> {
+        if !self.config.scopes.iter().any(|scope| scope == OFFLINE_ACCESS) {
+            return None;
+        }
+        Some(match &metadata.scopes {
+            Some(offered) if offered.iter().any(|scope| scope == OFFLINE_ACCESS) => {
+                ok("sessions can be refreshed: the provider offers the scope offline_access".to_owned())
+            }
+            None => ok("offline_access is asked for; the provider does not list its scopes".to_owned()),
+            Some(_) => warning(
+                "OIDCScopes has offline_access, and the provider does not list it: sessions may not be refreshed"
+                    .to_owned(),
+                "allow this client refresh tokens at the provider, or take the scope away where the provider has \
+                 another way (Google: OIDCAuthorizationParameters with access_type: offline)",
+            ),
+        })
     }
 
     fn authentication_finding(&self, metadata: &Metadata) -> Finding {
@@ -201,6 +224,35 @@ fn pkce_finding(metadata: &Metadata) -> Finding {
         ),
         None => ok("the provider does not say whether it supports PKCE; S256 is sent".to_owned()),
     }
+}
+
+/// What a logout here can do at the provider, and the other way round. Nothing of it is needed.
+fn logout_findings(metadata: &Metadata) -> Vec<Finding> {
+    let offers = |offered: bool, yes: &str, no: &str| ok(if offered { yes } else { no }.to_owned());
+    let mut findings = vec![
+        offers(
+            metadata.end_session_endpoint.is_some(),
+            "a logout here is passed on to the provider (RP-initiated logout)",
+            "the provider offers no RP-initiated logout: after a logout here its own session goes on",
+        ),
+        offers(
+            metadata.revocation_endpoint.is_some(),
+            "refresh tokens are revoked at a logout (RFC 7009)",
+            "the provider offers no revocation (RFC 7009): refresh tokens end by themselves",
+        ),
+        offers(
+            metadata.back_channel_logout,
+            "a logout at the provider can end sessions here (back-channel logout)",
+            "the provider announces no back-channel logout: a logout there is noticed at the next refresh",
+        ),
+    ];
+    if metadata.front_channel_logout {
+        findings
+            .push(ok("the provider can also use front-channel logout (OIDCFrontChannelLogout)".to_owned()));
+    }
+    let fix = "correct what the provider says about itself; until then the endpoint is not used";
+    findings.extend(metadata.ignored.iter().map(|why| warning(why.clone(), fix)));
+    findings
 }
 
 fn ok(what: String) -> Finding {

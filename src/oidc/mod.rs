@@ -40,6 +40,10 @@ mod tests_keys;
 #[cfg(test)]
 mod tests_login;
 #[cfg(test)]
+mod tests_logout;
+#[cfg(test)]
+mod tests_refresh;
+#[cfg(test)]
 mod tests_setup;
 mod token_answer;
 mod userinfo;

@@ -12,11 +12,14 @@ use url::Url;
 use super::testing::{TestKey, config};
 use super::*;
 use crate::clock::{Clock, ManualClock, UnixTime};
+use crate::secret::Secret;
 use crate::web::testing::{Asked, Reply, Server};
 
 pub(super) const NOW: u64 = 1_800_000_000;
 pub(super) const CODE: &str = "the-code-that-nobody-may-see";
 pub(super) const ACCESS_TOKEN: &str = "the-access-token-that-nobody-may-see";
+pub(super) const REFRESH_TOKEN: &str = "the-refresh-token-that-nobody-may-see";
+pub(super) const NEXT_REFRESH_TOKEN: &str = "the-next-refresh-token-that-nobody-may-see";
 
 /// A provider on loopback.
 pub(super) struct Idp {
@@ -40,6 +43,12 @@ pub(super) struct Script {
     /// Made of the signed token, just before it is sent.
     pub spoil: fn(String) -> String,
     pub user_info: Value,
+    /// Replaces members of the answer to a code; null removes.
+    pub answer: Value,
+    /// Replaces members of the answer to a refresh token; null removes.
+    pub refresh_answer: Value,
+    /// Replaces claims of the ID token of a refresh; null removes.
+    pub refresh_claims: Value,
     /// Answers in place of the ordinary ones, by path.
     pub replies: HashMap<&'static str, Reply>,
     pub nonce: String,
@@ -63,6 +72,9 @@ impl Idp {
             claims: json!({}),
             spoil: |token| token,
             user_info: json!({"sub": "alice", "groups": ["staff"]}),
+            answer: json!({}),
+            refresh_answer: json!({}),
+            refresh_claims: json!({}),
             replies: HashMap::new(),
             nonce: String::new(),
             challenge: String::new(),
@@ -155,6 +167,9 @@ impl Script {
                 return Reply::Full(401, vec![], json!({"error": "invalid_client"}).to_string().into_bytes());
             }
         }
+        if form.get("grant_type").map(String::as_str) == Some("refresh_token") {
+            return self.refresh(&form);
+        }
         let verifier = form.get("code_verifier").map(String::as_bytes).unwrap_or_default();
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, verifier);
         let proven = URL_SAFE_NO_PAD.encode(digest) == self.challenge;
@@ -163,9 +178,26 @@ impl Script {
             return Reply::Full(400, vec![], error.into_bytes());
         }
         let token = (self.spoil)(self.key.sign(&self.header(), &self.claims()));
-        Reply::json(json!({
+        let answer = json!({
             "access_token": ACCESS_TOKEN, "token_type": "bEaReR", "expires_in": "3600", "id_token": token,
-        }))
+        });
+        Reply::json(patched(answer, &self.answer))
+    }
+
+    /// Takes [`REFRESH_TOKEN`] only.
+    fn refresh(&self, form: &HashMap<String, String>) -> Reply {
+        if form.get("refresh_token").map(String::as_str) != Some(REFRESH_TOKEN) {
+            let error = json!({"error": "invalid_grant", "error_description": REFRESH_TOKEN}).to_string();
+            return Reply::Full(400, vec![], error.into_bytes());
+        }
+        let claims = patched(self.claims(), &json!({"nonce": null}));
+        let claims = patched(claims, &self.refresh_claims);
+        let token = (self.spoil)(self.key.sign(&self.header(), &claims));
+        let answer = json!({
+            "access_token": ACCESS_TOKEN, "token_type": "Bearer", "expires_in": 600, "id_token": token,
+            "refresh_token": NEXT_REFRESH_TOKEN,
+        });
+        Reply::json(patched(answer, &self.refresh_answer))
     }
 
     fn header(&self) -> Value {
@@ -190,6 +222,18 @@ fn patched(mut value: Value, patch: &Value) -> Value {
         };
     }
     value
+}
+
+/// A session of the login with the nonce `n`, to refresh.
+pub(super) fn stale() -> Refresh {
+    Refresh {
+        refresh_token: Secret::new(REFRESH_TOKEN.to_owned()),
+        subject: "alice".to_owned(),
+        nonce: "n".to_owned(),
+        auth_time: None,
+        claims: json!({"groups": ["old"]}).as_object().unwrap().clone(),
+        from_user_info: BTreeSet::new(),
+    }
 }
 
 pub(super) fn asking(state: &str) -> Begin {

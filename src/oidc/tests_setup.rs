@@ -147,6 +147,25 @@ async fn the_connection_test_finds_what_is_wrong() {
             s.keys = vec![TestKey::rs256().jwk()];
         }),
         ("PKCE", Level::Warning, |s| s.document = json!({"code_challenge_methods_supported": ["plain"]})),
+        ("after a logout here its own session goes on", Level::Ok, |_| ()),
+        ("refresh tokens end by themselves", Level::Ok, |_| ()),
+        ("no back-channel logout", Level::Ok, |_| ()),
+        ("is passed on to the provider", Level::Ok, |s| {
+            s.document = json!({"end_session_endpoint": format!("{}/logout", s.base)});
+        }),
+        ("are revoked at a logout", Level::Ok, |s| {
+            s.document = json!({"revocation_endpoint": format!("{}/revoke", s.base)});
+        }),
+        ("can end sessions here", Level::Ok, |s| s.document = json!({"backchannel_logout_supported": true})),
+        ("OIDCFrontChannelLogout", Level::Ok, |s| {
+            s.document = json!({"frontchannel_logout_supported": true})
+        }),
+        ("end_session_endpoint", Level::Warning, |s| {
+            s.document = json!({"end_session_endpoint": "file:///"})
+        }),
+        ("does not list its scopes", Level::Ok, |_| ()),
+        ("can be refreshed", Level::Ok, |s| s.document = json!({"scopes_supported": ["offline_access"]})),
+        ("may not be refreshed", Level::Warning, |s| s.document = json!({"scopes_supported": ["openid"]})),
         ("does not offer", Level::Warning, |s| {
             s.document = json!({"token_endpoint_auth_methods_supported": ["private_key_jwt"]});
         }),
@@ -163,7 +182,8 @@ async fn the_connection_test_finds_what_is_wrong() {
     for (named, level, change) in rows {
         let idp = Idp::start().await;
         idp.script(change);
-        let findings = idp.provider().diagnose().await;
+        let (provider, ..) = idp.provider_with(|config| config.scopes.push("offline_access".to_owned()));
+        let findings = provider.diagnose().await;
         let found = findings.iter().find(|finding| finding.what.contains(named));
         assert_eq!(found.map(|finding| finding.level), Some(level), "{named}: {findings:?}");
         assert_eq!(findings.iter().map(|finding| finding.level).max(), Some(level), "{named}: {findings:?}");

@@ -4,6 +4,7 @@
 //! file watching and the admin listener live there, and never on a worker.
 
 mod assembly;
+mod ending;
 mod events;
 mod readiness;
 mod watched;
@@ -168,6 +169,7 @@ impl Proxy {
             ready: readiness::probe(self.gate.services.clone(), self.gate.lifecycle.clone()),
             config: self.redacted,
             metrics: self.gate.metrics.clone(),
+            end_sessions: ending::end_sessions(self.gate.services.clone(), log.clone()),
         });
         tokio::spawn(self.watched.poll(log.clone(), self.gate.metrics.clone()));
         tokio::spawn(tell_when_started(&self.bound, &self.gate.lifecycle, log.clone()));

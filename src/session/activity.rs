@@ -31,3 +31,23 @@ impl Activity {
 
 /// Sessions that are remembered: about 10 MiB when full.
 const MAX_ACTIVE: NonZeroUsize = NonZeroUsize::new(100_000).unwrap();
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_use_of_the_latest_sessions_is_remembered() {
+        let activity = Activity::default();
+        let ids: Vec<SessionId> = (0..=MAX_ACTIVE.get()).map(|_| SessionId::new().unwrap()).collect();
+        assert_eq!(activity.last(ids[0]), None);
+        activity.note(ids[0], UnixTime(1));
+        for id in &ids[1..] {
+            activity.note(*id, UnixTime(2));
+        }
+        assert_eq!(activity.last(ids[0]), None, "one too many");
+        activity.note(ids[1], UnixTime(3));
+        assert_eq!(activity.last(ids[1]), Some(UnixTime(3)));
+        assert_eq!(activity.last(ids[2]), Some(UnixTime(2)));
+    }
+}

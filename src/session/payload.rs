@@ -218,7 +218,7 @@ impl fmt::Debug for Session {
 pub struct SessionId(pub(super) [u8; 16]);
 
 impl SessionId {
-    fn new() -> Result<Self, SealError> {
+    pub(super) fn new() -> Result<Self, SealError> {
         let mut bytes = [0; 16];
         rand::fill(&mut bytes).map_err(|_| SealError::Random)?;
         Ok(Self(bytes))

@@ -46,8 +46,6 @@ pub struct SessionState<'a> {
     pub subject: &'a str,
     /// The issuer that vouches for it.
     pub issuer: &'a str,
-    /// Its id, which names it in the log and to the administrator.
-    pub session: &'a str,
     /// When the session ends whatever happens.
     pub expires_at: UnixTime,
     /// When it ends if it is not used.
@@ -89,14 +87,12 @@ impl Reply<'_> {
         struct State<'a> {
             subject: &'a str,
             issuer: &'a str,
-            session: &'a str,
             expires_at: String,
             idle_expires_at: String,
         }
         let state = State {
             subject: session.subject,
             issuer: session.issuer,
-            session: session.session,
             expires_at: session.expires_at.to_string(),
             idle_expires_at: session.idle_expires_at.to_string(),
         };

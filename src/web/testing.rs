@@ -27,6 +27,8 @@ pub(crate) enum Reply {
     Full(u16, Vec<(String, String)>, Vec<u8>),
     /// Exactly these bytes, then the end of the connection.
     Raw(Vec<u8>),
+    /// The other answer, that much later.
+    Late(Duration, Box<Self>),
     /// A head that promises a body, and then one byte a second.
     Drip,
     /// An endless body.
@@ -135,7 +137,15 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> std::io::Result<()> {
     let Some(asked) = read_request(&mut stream).await? else { return Ok(()) };
     log.lock().unwrap().push(asked.clone());
-    match reply(&asked) {
+    let reply = match reply(&asked) {
+        Reply::Late(pause, then) => {
+            tokio::time::sleep(pause).await;
+            *then
+        }
+        reply => reply,
+    };
+    match reply {
+        Reply::Late(..) => return Ok(()),
         Reply::Full(status, headers, body) => {
             let mut head = format!("HTTP/1.1 {status} X\r\nConnection: close\r\n");
             for (name, value) in headers {

@@ -81,7 +81,6 @@ fn others(reply: &Reply<'_>) -> Vec<(&'static str, u16, Response<Body>)> {
     let session = SessionState {
         subject: "alice",
         issuer: "https://idp.example",
-        session: "AAECAwQFBgcICQoLDA0ODw",
         expires_at: UnixTime(1_700_043_200),
         idle_expires_at: UnixTime(1_700_003_600),
     };

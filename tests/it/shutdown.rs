@@ -110,7 +110,9 @@ async fn a_websocket_is_closed() {
     socket.send(Message::text("before")).await.unwrap();
     assert_eq!(soon("the echo", socket.next()).await.unwrap().unwrap(), Message::text("before"));
     stage.proxy.terminate();
-    soon("the end of the tunnel", async { while let Some(Ok(_)) = socket.next().await {} }).await;
+    let Some(Ok(Message::Close(Some(frame)))) = soon("a Close", socket.next()).await else { panic!() };
+    assert_eq!((u16::from(frame.code), frame.reason.as_str()), (1001, "going away"));
+    assert!(soon("the end of the tunnel", socket.next()).await.is_none());
     let Stage { proxy, .. } = stage;
     assert_eq!(proxy.finished().await.code, Some(0));
 }

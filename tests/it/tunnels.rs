@@ -20,13 +20,13 @@ use crate::support::soon;
 use crate::support::stage::{HOST, Stage};
 
 /// An HTTP/2 connection whose client knows that the server offers extended CONNECT.
-struct Http2 {
+pub struct Http2 {
     sender: SendRequest<Empty<Bytes>>,
     port: u16,
 }
 
 impl Http2 {
-    async fn connect(stage: &Stage) -> Self {
+    pub async fn connect(stage: &Stage) -> Self {
         let io = TokioIo::new(connect(stage.port, Some(HOST), &[b"h2"]).await.unwrap());
         let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
         let (sender, connection) = soon("HTTP/2", handshake).await.unwrap();
@@ -37,7 +37,7 @@ impl Http2 {
         client
     }
 
-    async fn ask(
+    pub async fn ask(
         &mut self,
         method: Method,
         path: &str,
@@ -65,7 +65,7 @@ impl Http2 {
     }
 
     /// A stream that is a tunnel.
-    async fn tunnel(&mut self, path: &str, fields: Pairs<'_>) -> TokioIo<Upgraded> {
+    pub async fn tunnel(&mut self, path: &str, fields: Pairs<'_>) -> TokioIo<Upgraded> {
         let answer = self.handshake(path, fields).await;
         assert_eq!(answer.status(), 200, "{path}");
         TokioIo::new(soon("the tunnel", hyper::upgrade::on(answer)).await.unwrap())
@@ -269,7 +269,9 @@ async fn tunnels_end_with_the_session() {
     assert_eq!(raw.answer().await.unwrap().status, 101);
     let mut rest = Vec::new();
     soon("the end", tunnel.read_to_end(&mut rest)).await.unwrap();
-    raw.rest().await;
+    assert_eq!(rest, b"\x88\x0f\x03\xf0session ended");
+    assert_eq!(raw.rest().await, b"", "not a WebSocket");
+    rest.clear();
     assert_eq!(client.handshake("/app/ws", &[("cookie", &cookie)]).await.status(), 401);
     // What everybody may see does not end with anybody's session.
     public.write_all(b"still here").await.unwrap();

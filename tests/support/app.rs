@@ -3,6 +3,7 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -28,6 +29,7 @@ use super::soon;
 /// - `deaf`: 101 to a handshake, and never a word
 /// - `last-word`: 101 to a handshake; when the client is done, what it said comes back, and the end
 /// - `cookies`: sets cookies, one of them with the session's name; `caching`: has a Cache-Control
+/// - `download`: [`DOWNLOAD_BYTES`], which take more than ten seconds
 /// - `hop`: hop-by-hop headers; `trailers`: a chunked answer with a trailer; `early`: 103 before the answer
 /// - `big-head`: more headers than anybody may send; `redirect`: 302 to elsewhere; `status-NNN`
 #[derive(Debug)]
@@ -141,6 +143,14 @@ impl App {
             .unwrap();
     }
 
+    /// Waits until that many connections were made.
+    pub async fn wait_for_connections(&self, count: usize) {
+        let mut connections = self.shared.connections.subscribe();
+        soon(&format!("connection {count} at the app"), connections.wait_for(|made| *made >= count))
+            .await
+            .unwrap();
+    }
+
     /// Waits until that many connections have ended.
     pub async fn wait_for_ends(&self, count: usize) {
         let mut ended = self.shared.ended.subscribe();
@@ -162,6 +172,13 @@ impl Drop for App {
         }
     }
 }
+
+/// A long download.
+pub const DOWNLOAD_BYTES: usize = 100 << 20;
+
+const DOWNLOAD_PART: usize = 64 << 10;
+
+const DOWNLOAD_PAUSE: Duration = Duration::from_millis(10);
 
 /// A connection with the client, and what was read of it ahead.
 struct Stream<S> {
@@ -209,6 +226,15 @@ impl Shared {
             }
             "held" => self.held(stream, "text/plain", ["first part, ", "second part"]).await,
             "sse" => self.held(stream, "text/event-stream", ["data: first\n\n", "data: second\n\n"]).await,
+            "download" => {
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {DOWNLOAD_BYTES}\r\n\r\n");
+                stream.send(head.as_bytes()).await?;
+                for _ in 0..DOWNLOAD_BYTES / DOWNLOAD_PART {
+                    stream.send(&[b'x'; DOWNLOAD_PART]).await?;
+                    tokio::time::sleep(DOWNLOAD_PAUSE).await;
+                }
+                Some(stream)
+            }
             "ws" => {
                 websocket(stream, received).await;
                 None

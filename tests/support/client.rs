@@ -371,7 +371,8 @@ impl Raw {
         (count > 0).then_some(())
     }
 
-    async fn take(&mut self, count: usize) -> Option<Vec<u8>> {
+    /// So many bytes.
+    pub async fn take(&mut self, count: usize) -> Option<Vec<u8>> {
         while self.ahead.len() < count {
             self.more().await?;
         }

@@ -151,6 +151,12 @@ impl Proxy {
         self.process.finish().await
     }
 
+    /// Kills it, as a machine that loses power would.
+    pub async fn kill(mut self) {
+        self.process.signal("KILL");
+        assert_eq!(self.process.finish().await.code, None, "it was not killed");
+    }
+
     /// Waits for the end.
     pub async fn finished(mut self) -> Finished {
         self.process.finish().await

@@ -5,6 +5,7 @@ mod faults;
 mod headers;
 mod http2;
 mod reuse;
+mod sessions;
 mod stalls;
 mod transports;
 mod upgrades;
@@ -248,16 +249,26 @@ async fn front(protocol: Protocol, forwarder: Rc<Forwarder>) -> Front {
 }
 
 async fn front_until(protocol: Protocol, forwarder: Rc<Forwarder>, ends_at: Option<Instant>) -> Front {
+    front_bound(protocol, forwarder, ends_at, None).await
+}
+
+async fn front_bound(
+    protocol: Protocol,
+    forwarder: Rc<Forwarder>,
+    ends_at: Option<Instant>,
+    lifeline: Option<Rc<Lifeline>>,
+) -> Front {
     let tally = Rc::new(Tally::default());
     let observer = tally.clone();
     let address = application(move |_, stream| {
-        let (forwarder, tally) = (forwarder.clone(), observer.clone());
+        let (forwarder, tally, lifeline) = (forwarder.clone(), observer.clone(), lifeline.clone());
         let service = service_fn(move |request: Request<Incoming>| {
             let (forwarder, observer) = (forwarder.clone(), tally.clone());
+            let lifeline = lifeline.clone();
             async move {
                 let path = request.uri().path_and_query().unwrap().as_str().to_owned();
                 let path = NormalPath::parse(&path, &path::Options::default()).unwrap();
-                let terms = Terms { observer: Some(observer), ends_at, ..terms() };
+                let terms = Terms { observer: Some(observer), ends_at, lifeline, ..terms() };
                 let answer = forwarder.send(request.map(Body::from), &path, terms).await;
                 Ok::<_, std::convert::Infallible>(answer.unwrap_or_else(|error| {
                     let body = Body::from(error.to_string());

@@ -210,7 +210,7 @@ fn a_revocation_comes_back_from_its_bytes() {
     assert_eq!(SessionId::parse(&id.to_string()), Some(id));
 }
 
-/// A process: its ledger, and what that told.
+/// A process: its ledger, and what that told. The file is locked until the thread of a dropped one has noticed.
 struct Process {
     service: Service,
     _ledger: Arc<DiskLedger>,
@@ -244,11 +244,6 @@ impl Process {
     }
 }
 
-/// The lock of a ledger that was dropped goes when its thread has noticed.
-async fn started_again(directory: &Path, now: UnixTime) -> Process {
-    Process::start_at(directory, now)
-}
-
 #[tokio::test]
 async fn what_was_ended_stays_ended_after_a_restart() {
     let directory = TempDir::new().unwrap();
@@ -263,7 +258,7 @@ async fn what_was_ended_stays_ended_after_a_restart() {
     assert_eq!((mode(&state), mode(&state.join(LEDGER_FILE))), (0o700, 0o600));
     drop(first);
 
-    let second = started_again(&state, START).await;
+    let second = Process::start_at(&state, START);
     let found = sessions.each_ref().map(|session| second.service.ended(session));
     assert_eq!(found, [Some(Why::Logout), Some(Why::Logout), Some(Why::Logout), None]);
     let later = second.service.login("subject", None);
@@ -272,8 +267,8 @@ async fn what_was_ended_stays_ended_after_a_restart() {
     drop(second);
 
     // Long after: the entries have gone from the file, and nobody has come back, whatever the clock says then.
-    drop(started_again(&state, START.plus(10 * LIFETIME)).await);
-    let last = started_again(&state, START).await;
+    drop(Process::start_at(&state, START.plus(10 * LIFETIME)));
+    let last = Process::start_at(&state, START);
     assert!(sessions.iter().chain([&later]).all(|session| last.service.ended(session).is_some()));
     assert_eq!(last.service.ended(&last.service.login("nobody", None)), None);
 }
@@ -286,7 +281,7 @@ async fn many_ends_at_once_are_all_written() {
     let ends = sessions.iter().map(|session| first.end(Entry::Session(session.id)));
     futures_util::future::join_all(ends).await;
     drop(first);
-    let second = started_again(directory.path(), START).await;
+    let second = Process::start_at(directory.path(), START);
     assert!(sessions.iter().all(|session| second.service.ended(session).is_some()));
 }
 
@@ -309,7 +304,7 @@ async fn a_locked_file_is_read_when_it_is_free() {
     assert!(matches!(second.tells(), DiskEvent::Works { .. }));
     assert!([&before, &during, &late].into_iter().all(|session| second.service.ended(session).is_some()));
     drop(second);
-    let third = started_again(directory.path(), START).await;
+    let third = Process::start_at(directory.path(), START);
     assert!([&before, &during, &late].into_iter().all(|session| third.service.ended(session).is_some()));
 }
 
@@ -321,7 +316,7 @@ async fn a_broken_file_is_set_aside_and_every_session_of_before_is_over() {
         let first = Process::start(directory.path());
         first.end(Entry::Everything).await;
         drop(first);
-        drop(started_again(directory.path(), START).await);
+        drop(Process::start_at(directory.path(), START));
         std::fs::read(&file).unwrap()
     };
     let broken: [(&str, Vec<u8>); 4] = [
@@ -341,7 +336,7 @@ async fn a_broken_file_is_set_aside_and_every_session_of_before_is_over() {
         assert_eq!(process.service.ended(&before), Some(Why::Older), "{name}");
         assert_eq!(process.service.ended(&alive), None, "{name}: a new login");
         drop(process);
-        let next = started_again(directory.path(), START).await;
+        let next = Process::start_at(directory.path(), START);
         assert_eq!(next.service.ended(&before), Some(Why::Older), "{name}: after one more restart");
         assert_eq!(next.service.ended(&alive), None, "{name}");
         drop(next);
@@ -362,6 +357,6 @@ async fn a_file_that_can_t_be_made_is_tried_again() {
     std::fs::remove_file(&state).unwrap();
     assert!(matches!(process.tells(), DiskEvent::Works { .. }));
     drop(process);
-    let next = started_again(&state, START).await;
+    let next = Process::start_at(&state, START);
     assert_eq!(next.service.ended(&session), Some(Why::Logout));
 }

@@ -47,6 +47,45 @@ fn ses_06_use_prolongs_the_idle_bound_and_never_the_absolute_one() {
     assert_eq!(seals, 119, "one every six minutes");
 }
 
+/// By the bytes of a stream, which no cookie tells of.
+#[test]
+fn use_that_is_no_request_prolongs_the_idle_bound_and_never_the_absolute_one() {
+    let service = service();
+    let value = service.value(&alice());
+    let session = service.open_value(&value).unwrap();
+    for _ in 0..14 {
+        service.clock.advance(50 * MINUTE);
+        let now = service.sessions.clock.now();
+        service.sessions.note_use(&session);
+        let opened = service.open_value(&value).unwrap();
+        assert!(service.sessions.needs_new_seal(&opened));
+        assert_eq!(service.sessions.check(&session), Ok(()));
+        assert_eq!(service.sessions.idle_expires_at(&session), now.plus(HOUR).min(START.plus(12 * HOUR)));
+    }
+    // Another session is not in use for that.
+    let other = service.sessions.clone();
+    assert_eq!(other.check(&Session { sealed_at: START, ..alice() }), Err(Absent::IdleTimeout));
+    service.clock.advance(20 * MINUTE);
+    assert_eq!(service.sessions.check(&session), Err(Absent::MaxLifetime));
+}
+
+#[test]
+fn use_that_is_over_or_in_the_future_prolongs_nothing() {
+    let service = service();
+    let session = service.open_value(&service.value(&alice())).unwrap();
+    service.clock.advance(50 * MINUTE);
+    service.sessions.note_use(&session);
+    service.clock.advance(59 * MINUTE);
+    assert_eq!(service.sessions.check(&session), Ok(()));
+    service.clock.advance(MINUTE);
+    assert_eq!(service.sessions.check(&session), Err(Absent::IdleTimeout));
+    // Noted by a clock that was ahead.
+    service.clock.advance(2 * HOUR);
+    service.sessions.note_use(&session);
+    service.clock.set(START.plus(HOUR));
+    assert_eq!(service.sessions.check(&session), Err(Absent::IdleTimeout));
+}
+
 #[test]
 fn expiry_is_the_earliest_bound() {
     let service = service_with(Config { bound_to_token: true, ..config() }, &binding());

@@ -1,27 +1,28 @@
-//! The admin listener: `/healthz`, `/readyz`, `/metrics`, `/config`; and the probes listener, which has only
-//! the first three.
+//! The admin listener: `/healthz`, `/readyz`, `/metrics`, `/config`, `/sessions/end`; and the probes listener, which
+//! has only the first three.
 //!
 //! It is never the traffic port. A page in a browser on the same host must not be able to read it, so it
 //! wants a loopback Host (against DNS rebinding) and refuses any `Origin`.
 
-use std::convert::Infallible;
+mod ending;
+mod listener;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
 
 use super::Metrics;
 use crate::secret::Source;
+
+use self::listener::{Listener, accept};
+
+pub use self::ending::{EndError, EndSessions, Ended, Ending};
 
 /// Where the admin listener is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +40,7 @@ pub struct Config {
     pub listen: Listen,
     /// The listener for kubelet and Prometheus.
     pub probes: Option<SocketAddr>,
-    /// Bearer token for `/config`.
+    /// Bearer token for `/config` and for every POST.
     pub token: Option<Source>,
 }
 
@@ -70,6 +71,8 @@ pub struct Sources {
     pub config: Arc<str>,
     /// The metrics.
     pub metrics: Metrics,
+    /// For `/sessions/end`.
+    pub end_sessions: Arc<EndSessions>,
 }
 
 impl std::fmt::Debug for Sources {
@@ -131,94 +134,6 @@ impl Admin {
     }
 }
 
-#[derive(Debug)]
-enum Listener {
-    Tcp(tokio::net::TcpListener),
-    Unix(tokio::net::UnixListener),
-}
-
-impl Listener {
-    fn bind(listen: &Listen) -> Result<Self, Error> {
-        match listen {
-            Listen::Tcp(address) => Self::tcp(*address, "admin.listen"),
-            Listen::Unix(path) => Self::unix(path).map_err(|cause| Error::Bind {
-                key: "admin.listen",
-                place: path.display().to_string(),
-                cause,
-            }),
-        }
-    }
-
-    fn tcp(address: SocketAddr, key: &'static str) -> Result<Self, Error> {
-        let bind = || {
-            let listener = std::net::TcpListener::bind(address)?;
-            listener.set_nonblocking(true)?;
-            tokio::net::TcpListener::from_std(listener)
-        };
-        bind().map(Self::Tcp).map_err(|cause| Error::Bind { key, place: address.to_string(), cause })
-    }
-
-    fn unix(path: &std::path::Path) -> std::io::Result<Self> {
-        use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-
-        // A socket that a dead process left behind answers nobody and may go; a live one stays.
-        let is_socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
-        if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
-            std::fs::remove_file(path)?;
-        }
-        let listener = tokio::net::UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        Ok(Self::Unix(listener))
-    }
-
-    fn address(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Tcp(listener) => listener.local_addr().ok(),
-            Self::Unix(_) => None,
-        }
-    }
-}
-
-async fn accept(listener: Listener, handler: Arc<Handler>) {
-    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let Ok(permit) = connections.clone().acquire_owned().await else { return };
-        let handler = handler.clone();
-        let accepted = match &listener {
-            Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
-                tokio::spawn(async move {
-                    serve(stream, handler).await;
-                    drop(permit);
-                });
-            }),
-            Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| {
-                tokio::spawn(async move {
-                    serve(stream, handler).await;
-                    drop(permit);
-                });
-            }),
-        };
-        if accepted.is_err() {
-            // Out of descriptors, most likely: let some come back.
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-        }
-    }
-}
-
-async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, handler: Arc<Handler>) {
-    let service = service_fn(move |request: Request<Incoming>| {
-        let response = handler.answer(request.method(), request.uri(), request.headers());
-        async move { Ok::<_, Infallible>(response) }
-    });
-    let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_header_size(MAX_HEADER_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
-    // A broken admin connection is its client's business.
-    let _ = connection.await;
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scope {
     Admin,
@@ -233,52 +148,62 @@ struct Handler {
 }
 
 impl Handler {
-    fn answer(&self, method: &Method, uri: &http::Uri, headers: &http::HeaderMap) -> Response<Full<Bytes>> {
-        if self.scope == Scope::Admin && !host_is_loopback(uri, headers) {
-            return problem(
-                StatusCode::MISDIRECTED_REQUEST,
-                "the admin listener wants a loopback Host: localhost, 127.0.0.1 or [::1]",
-            );
+    async fn serve(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (head, body) = request.into_parts();
+        match self.route(&head.method, &head.uri, &head.headers) {
+            Ok(Answer::Now(response)) => response,
+            Ok(Answer::EndSessions) => ending::end(&self.sources, &head.headers, body).await,
+            Err(refusal) => refusal,
         }
-        if self.scope == Scope::Admin && headers.contains_key(ORIGIN) {
-            return problem(
-                StatusCode::FORBIDDEN,
-                "the admin listener does not serve pages of other origins",
-            );
+    }
+
+    fn route(
+        &self,
+        method: &Method,
+        uri: &http::Uri,
+        headers: &http::HeaderMap,
+    ) -> Result<Answer, Response<Full<Bytes>>> {
+        if self.scope == Scope::Admin {
+            for_this_host_only(uri, headers)?;
         }
-        let known = ["/healthz", "/readyz", "/metrics"].contains(&uri.path())
-            || (self.scope == Scope::Admin && uri.path() == "/config");
-        if !known {
-            return problem(
-                StatusCode::NOT_FOUND,
-                "there is /healthz, /readyz, /metrics and, on admin.listen, /config",
-            );
+        let admin = self.scope == Scope::Admin;
+        let path = match uri.path() {
+            "/config" | "/sessions/end" if !admin => "",
+            path => path,
+        };
+        let methods = match path {
+            "/healthz" | "/readyz" | "/metrics" | "/config" => "GET, HEAD",
+            "/sessions/end" => "POST",
+            _ => {
+                return Err(problem(
+                    StatusCode::NOT_FOUND,
+                    "there is /healthz, /readyz, /metrics and, on admin.listen, /config and /sessions/end",
+                ));
+            }
+        };
+        if !methods.split(", ").any(|known| known == method.as_str()) {
+            let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, &format!("send {methods}"));
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+            return Err(response);
         }
-        if method != Method::GET && method != Method::HEAD {
-            let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "this is read with GET");
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return response;
+        if matches!(path, "/config" | "/sessions/end") {
+            self.authorise(headers)?;
         }
-        match uri.path() {
-            "/healthz" => text(StatusCode::OK, "text/plain; charset=utf-8", "ok\n".into()),
-            "/readyz" => self.readyz(uri),
-            "/metrics" => text(
+        Ok(match path {
+            "/healthz" => Answer::Now(text(StatusCode::OK, "text/plain; charset=utf-8", "ok\n".into())),
+            "/readyz" => Answer::Now(self.readyz(uri)),
+            "/metrics" => Answer::Now(text(
                 StatusCode::OK,
                 "application/openmetrics-text; version=1.0.0; charset=utf-8",
                 self.sources.metrics.render(),
-            ),
-            _ if !self.authorised(headers) => {
-                let mut response = problem(
-                    StatusCode::UNAUTHORIZED,
-                    "send the token of admin.tokenFile: Authorization: Bearer ...",
-                );
-                response
-                    .headers_mut()
-                    .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"portcullis admin\""));
-                response
-            }
-            _ => text(StatusCode::OK, "application/yaml; charset=utf-8", self.sources.config.to_string()),
-        }
+            )),
+            "/sessions/end" => Answer::EndSessions,
+            _ => Answer::Now(text(
+                StatusCode::OK,
+                "application/yaml; charset=utf-8",
+                self.sources.config.to_string(),
+            )),
+        })
     }
 
     fn readyz(&self, uri: &http::Uri) -> Response<Full<Bytes>> {
@@ -293,17 +218,52 @@ impl Handler {
         }
     }
 
-    fn authorised(&self, headers: &http::HeaderMap) -> bool {
-        let Some(token) = &self.token else { return true };
-        let Ok(token) = token.read() else { return false };
+    /// Wants the token, if there is one. It is read anew every time.
+    fn authorise(&self, headers: &http::HeaderMap) -> Result<(), Response<Full<Bytes>>> {
+        let Some(token) = &self.token else { return Ok(()) };
         let given = headers.get(AUTHORIZATION).and_then(|value| {
             let (scheme, token) = value.as_bytes().split_at_checked(BEARER.len())?;
             scheme.eq_ignore_ascii_case(BEARER).then_some(token)
         });
-        given.is_some_and(|given| {
-            aws_lc_rs::constant_time::verify_slices_are_equal(given, token.expose().as_bytes()).is_ok()
-        })
+        let known = token.read().is_ok_and(|token| {
+            given.is_some_and(|given| {
+                aws_lc_rs::constant_time::verify_slices_are_equal(given, token.expose().as_bytes()).is_ok()
+            })
+        });
+        if known {
+            return Ok(());
+        }
+        let mut response =
+            problem(StatusCode::UNAUTHORIZED, "send the token of admin.tokenFile: Authorization: Bearer ...");
+        response
+            .headers_mut()
+            .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"portcullis admin\""));
+        Err(response)
     }
+}
+
+/// What a request gets that was not refused.
+enum Answer {
+    Now(Response<Full<Bytes>>),
+    /// After its body was read.
+    EndSessions,
+}
+
+/// No page in a browser gets further, by rebinding a name or from another origin.
+fn for_this_host_only(uri: &http::Uri, headers: &http::HeaderMap) -> Result<(), Response<Full<Bytes>>> {
+    if !host_is_loopback(uri, headers) {
+        return Err(problem(
+            StatusCode::MISDIRECTED_REQUEST,
+            "the admin listener wants a loopback Host: localhost, 127.0.0.1 or [::1]",
+        ));
+    }
+    if headers.contains_key(ORIGIN) {
+        return Err(problem(
+            StatusCode::FORBIDDEN,
+            "the admin listener does not serve pages of other origins",
+        ));
+    }
+    Ok(())
 }
 
 /// True for a Host (or, in absolute form, an authority) that is `localhost` or a loopback address. A request
@@ -347,15 +307,6 @@ fn text(status: StatusCode, content_type: &'static str, body: String) -> Respons
 }
 
 const BEARER: &[u8] = b"Bearer ";
-/// Connections that are served at once.
-const MAX_CONNECTIONS: usize = 64;
-/// Longest wait for a request's head, which is also how long an idle connection stays.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Most bytes of a request's head.
-const MAX_HEADER_BYTES: usize = 16 * 1024;
-/// Pause after a failed accept.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 #[cfg(test)]
 mod tests {
     use super::super::{Format, Log};
@@ -372,6 +323,7 @@ mod tests {
             }),
             config: "services: []\n".into(),
             metrics: Metrics::new(&log, &[]),
+            end_sessions: Arc::new(|_, _| Err(EndError::NoService)),
         };
         Handler {
             scope,
@@ -385,7 +337,10 @@ mod tests {
         for (name, value) in headers {
             map.append(http::HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap());
         }
-        handler.answer(&method.parse().unwrap(), &target.parse().unwrap(), &map).status().as_u16()
+        match handler.route(&method.parse().unwrap(), &target.parse().unwrap(), &map) {
+            Ok(Answer::Now(response)) | Err(response) => response.status().as_u16(),
+            Ok(Answer::EndSessions) => 200,
+        }
     }
 
     /// OPS-02 and DNS rebinding.
@@ -416,6 +371,13 @@ mod tests {
             (&locked, "GET", "/config", &[local, ("authorization", "Bearer letmein")], 200),
             (&locked, "GET", "/config", &[local, ("authorization", "bearer letmein")], 200),
             (&locked, "GET", "/readyz", &[local], 200),
+            (&open, "GET", "/sessions/end", &[local], 405),
+            (&open, "POST", "/sessions/end", &[local], 200),
+            (&open, "POST", "/sessions/end", &[("host", "evil.test")], 421),
+            (&open, "POST", "/sessions/end", &[local, ("origin", "http://localhost:9901")], 403),
+            (&locked, "POST", "/sessions/end", &[local], 401),
+            (&locked, "POST", "/sessions/end", &[local, ("authorization", "Bearer letmein")], 200),
+            (&probes, "POST", "/sessions/end", &[("host", "10.1.2.3:9902")], 404),
             (&probes, "GET", "/readyz", &[("host", "10.1.2.3:9902")], 200),
             (&probes, "GET", "/config", &[("host", "10.1.2.3:9902")], 404),
         ] {
