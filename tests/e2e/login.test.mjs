@@ -6,7 +6,7 @@ import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { CLIENT_SECRET } from './idp.mjs';
 import { openStage } from './stage.mjs';
-import { ARTIFACTS, logInAtProvider, openBrowser, request, start } from './support.mjs';
+import { ARTIFACTS, logInAtProvider, logOutAtProvider, openBrowser, request, start } from './support.mjs';
 
 // A folder of files, as an application.
 function serveFiles(port, folder) {
@@ -69,6 +69,8 @@ for (const claimsInIdToken of [true, false]) {
         await page.goto(`${base}/aporeto/oidc/logout`);
         await page.screenshot({ path: path.join(ARTIFACTS, 'logout.png') });
         await Promise.all([page.waitForNavigation(), page.click('form button')]);
+        await logOutAtProvider(page);
+        assert.match(await page.innerText('main'), /signed out/i);
         await page.screenshot({ path: path.join(ARTIFACTS, 'signed-out.png') });
         assert.deepEqual((await browser.context.cookies(base)).filter((cookie) => cookie.name.startsWith('__Host-portcullis')), []);
         await page.goto(`${base}/public/logo.txt`);

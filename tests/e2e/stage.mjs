@@ -14,10 +14,10 @@ const STAFF_ONLY = ['{ URI: /*, methods: ["*"], allowedScopes: [[groups=staff]] 
 
 // Opens a stage. `launch(port, folder)` starts the application and gives something with `stop()`; `provider(base)` gives
 // options of the provider; `scheme` is how the proxy reaches the application. The rest is text of the configuration:
-// `endpoints` and `service` by the line, `scopes`, `session` and `limits` in flow style.
+// `endpoints` and `service` by the line, `scopes`, `session(folder)` and `limits` in flow style.
 export async function openStage({
   launch, provider = () => ({}), scheme = 'http', endpoints = STAFF_ONLY, service = [], scopes = '[openid, email, profile, groups]',
-  session = '{}', limits = '{ shutdownDelay: 0s }',
+  session = () => '{}', limits = '{ shutdownDelay: 0s }',
 }) {
   const closers = [];
   const stop = async () => { for (const close of closers.splice(0).reverse()) await close(); };
@@ -30,7 +30,8 @@ export async function openStage({
     closers.push(() => app.stop());
     const idp = await startIdp({ redirectUri: `${base}/aporeto/oidc/callback`, ...provider(base) });
     closers.push(() => idp.stop());
-    const proxy = await startProxy(`
+    const stage = { base, port, exposedPort, adminPort, folder, app, idp, stop };
+    stage.proxy = await startProxy(`
 services:
 - name: app
   type: HTTP
@@ -53,12 +54,17 @@ httpResourceSpecs:
   endpoints:
 ${endpoints.map((line) => `  - ${line}\n`).join('')}
 admin: { listen: "127.0.0.1:${adminPort}" }
-session: ${session}
+session: ${session(folder)}
 limits: ${limits}
 log: { format: json }
 `, { env: { SECRET: CLIENT_SECRET } });
-    closers.push(() => proxy.end());
-    return { base, port, exposedPort, adminPort, folder, app, idp, proxy, stop };
+    closers.push(() => stage.proxy.end());
+    // The same proxy again, with what it has written down.
+    stage.restart = async () => {
+      await stage.proxy.end();
+      stage.proxy = await stage.proxy.restarted();
+    };
+    return stage;
   } catch (error) {
     await stop();
     throw error;

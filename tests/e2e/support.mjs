@@ -100,16 +100,24 @@ export function request(url, { method = 'GET', headers = {}, body, agent } = {})
   });
 }
 
+const CHROMIUM = {
+  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+  headless: true,
+  args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+    '--disable-component-update', '--disable-sync'],
+};
+
+// A Chromium of one person.
 export async function openBrowser() {
   const profile = fs.mkdtempSync(path.join(os.tmpdir(), 'portcullis-chromium-'));
-  const context = await chromium.launchPersistentContext(profile, {
-    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-    headless: true,
-    ignoreHTTPSErrors: true,
-    args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-      '--disable-component-update', '--disable-sync'],
-  });
+  const context = await chromium.launchPersistentContext(profile, { ...CHROMIUM, ignoreHTTPSErrors: true });
   return { context, close: async () => { await context.close(); fs.rmSync(profile, { recursive: true, force: true }); } };
+}
+
+// A Chromium of several people who share nothing: a new one with every `newContext()`.
+export async function openBrowsers() {
+  const browser = await chromium.launch(CHROMIUM);
+  return { newContext: () => browser.newContext({ ignoreHTTPSErrors: true }), close: () => browser.close() };
 }
 
 // Logs a user in on oidc-provider's own pages, wherever the page stands now.
@@ -121,4 +129,9 @@ export async function logInAtProvider(page, user) {
   if (consent && new URL(page.url()).pathname.startsWith('/interaction/')) {
     await Promise.all([page.waitForNavigation(), consent.click()]);
   }
+}
+
+// Says yes to oidc-provider's question whether to sign out there.
+export async function logOutAtProvider(page) {
+  await Promise.all([page.waitForNavigation(), page.click('button[name="logout"]')]);
 }
