@@ -16,6 +16,7 @@ mod login;
 mod own;
 mod parts;
 mod payload;
+pub mod redis;
 pub mod revocation;
 mod seal;
 #[cfg(test)]

@@ -321,6 +321,7 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
+#[allow(clippy::ptr_arg, reason = "the signature that serde asks for")]
 fn no_names(names: &Cow<'_, BTreeSet<String>>) -> bool {
     names.is_empty()
 }

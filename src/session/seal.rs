@@ -166,7 +166,7 @@ pub(super) const fn plain_capacity(text: usize) -> usize {
 }
 
 /// What a seal is bound to, each field with its length before it, so that no two bindings look the same.
-fn associated_data(purpose: &[u8], binding: &Binding) -> Box<[u8]> {
+pub(super) fn associated_data(purpose: &[u8], binding: &Binding) -> Box<[u8]> {
     let Binding { service, host, issuer, client_id } = binding;
     let mut data = Vec::new();
     for field in

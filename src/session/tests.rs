@@ -402,7 +402,10 @@ fn a_payload_of_another_version_is_no_session() {
     let text = str::from_utf8(&payload).unwrap();
     assert!(Session::from_payload(text.as_bytes()).is_some());
     assert!(Session::from_payload(text.replacen("\"v\":2", "\"v\":3", 1).as_bytes()).is_none());
-    assert!(Session::from_payload(text.replacen("\"v\":2", "\"v\":1", 1).as_bytes()).is_some(), "before grants");
+    assert!(
+        Session::from_payload(text.replacen("\"v\":2", "\"v\":1", 1).as_bytes()).is_some(),
+        "before grants"
+    );
     assert!(Session::from_payload(b"{}").is_none());
     assert!(Session::from_payload(b"").is_none());
 }

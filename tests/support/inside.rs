@@ -25,8 +25,6 @@ use super::stage::{self, HOST, Plan};
 pub struct Inside {
     pub idp: Idp,
     pub app: App,
-    pub port: u16,
-    pub admin: u16,
     /// `https://app.test:<port>`.
     pub origin: String,
     clock: ManualClock,
@@ -64,18 +62,7 @@ impl Inside {
         served.await.expect("the proxy started");
         idp.wait_for(&Endpoint::Discovery, 1).await;
         let origin = format!("https://{HOST}:{port}");
-        Self {
-            idp,
-            app,
-            port,
-            admin,
-            origin,
-            clock: manual,
-            log,
-            stop: Some(stop),
-            thread: Some(thread),
-            _state: state,
-        }
+        Self { idp, app, origin, clock: manual, log, stop: Some(stop), thread: Some(thread), _state: state }
     }
 
     /// Moves the clocks of the proxy and of the provider.
@@ -109,7 +96,7 @@ impl Inside {
                 if let Some(line) = self.log().into_iter().find(&is_it) {
                     return line;
                 }
-                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
         super::soon(what, found).await

@@ -195,11 +195,6 @@ impl Idp {
         soon(&format!("refresh {count}"), enough).await.unwrap();
     }
 
-    /// Ends everybody's refresh tokens.
-    pub fn end_grants(&self) {
-        refresh::end_all(&self.shared);
-    }
-
     /// A logout token (Back-Channel Logout 1.0 section 2.4) about `alice`, changed before it is signed.
     pub fn logout_token(&self, change: impl FnOnce(&mut Value)) -> String {
         endpoints::logout_token(&self.shared, change)

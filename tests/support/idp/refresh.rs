@@ -83,10 +83,3 @@ pub fn revoke(shared: &Shared, behaviour: &Behaviour, call: &Call) -> Reply {
     }
     Reply::json(200, &json!({}))
 }
-
-/// Ends everybody's refresh tokens, as an administrator does.
-pub fn end_all(shared: &Shared) {
-    for family in &mut shared.refresh.lock().unwrap().all {
-        family.good = None;
-    }
-}
