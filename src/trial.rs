@@ -280,3 +280,6 @@ const PROBE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
 const ADMIN_TRIES: u8 = 3;
 /// Ports that are tried from there on.
 const PORTS_TRIED: u16 = 100;
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use http::header::UPGRADE;
 use http::{HeaderMap, Method, Request, Response};
 use hyper::body::Incoming;
 
-use super::callers::{Known, Presented};
+use super::callers::{Known, Missing, Presented};
 use super::entry::Entry;
 use super::forwarded;
 use super::host::{RequestHost, sole_authority};
@@ -19,7 +19,7 @@ use super::{Entrance, LocalListener, LocalService, Worker};
 use crate::path::NormalPath;
 use crate::policy::{Caller, Decision, Denial, Permit, Rule, StepUp};
 use crate::server::{Connection, Violation};
-use crate::session::Absent;
+use crate::session::{Absent, Session};
 use crate::telemetry::{Action, DropReason, Event, Level, RuleName};
 use crate::web::Body;
 
@@ -85,12 +85,11 @@ impl Worker {
         {
             return Err(Refusal::Origin);
         }
-        let presented = self.credentials(&arrived, request.headers());
-        let presented = match (presented, &service.relying_party) {
-            (Ok(found), Some(party)) if found.known.is_due(self.clock.now()) => {
-                Box::pin(self.refreshed(&arrived, party, request.headers(), found, entry)).await
-            }
-            (presented, _) => presented,
+        let presented = match self.credentials(&arrived, request.headers()) {
+            Ok(found) if !found.known.is_due(self.clock.now()) => Ok(found),
+            Err(Missing::Nobody(absent)) => Err(absent),
+            // Boxed like what follows.
+            asks => Box::pin(self.asked(&arrived, request.headers(), asks, entry)).await,
         };
         match self.judge(&arrived, &request, presented, entry)? {
             Next::Forward(allowed) => self.forward(&arrived, request, connection, allowed, entry).await,
@@ -183,30 +182,53 @@ impl Worker {
     }
 
     /// Who sends this request, where that is asked at all.
-    fn credentials(&self, arrived: &Arrived<'_>, headers: &HeaderMap) -> Result<Presented, Absent> {
+    fn credentials(&self, arrived: &Arrived<'_>, headers: &HeaderMap) -> Result<Presented, Missing> {
         match &arrived.local.service.relying_party {
             Some(party) if arrived.entrance != Entrance::PublicOnly => {
                 self.presented(arrived, party, headers)
             }
-            _ => Err(Absent::NoCookie),
+            _ => Err(Absent::NoCookie.into()),
         }
     }
 
-    /// The newest revision of a session that is due to be refreshed; that of the request, where the provider
-    /// can't tell now. Every answer to an older cookie brings the newest along.
-    async fn refreshed(
+    /// Who sends this request, where the store or the provider has to be asked: the newest revision of a session that
+    /// is due to be refreshed, or that of the request where the provider can't tell now. Every answer to an older
+    /// cookie brings the newest along.
+    async fn asked(
         &self,
         arrived: &Arrived<'_>,
-        party: &RelyingParty,
         headers: &HeaderMap,
-        presented: Presented,
+        found: Result<Presented, Missing>,
         entry: &mut Entry,
     ) -> Result<Presented, Absent> {
         let service = &arrived.local.service;
+        let Some(party) = &service.relying_party else { return Err(Absent::NoCookie) };
+        let mut presented = match found {
+            Ok(presented) => presented,
+            Err(Missing::Nobody(absent)) => return Err(absent),
+            Err(Missing::Stored(ticket)) => {
+                let session = party.sessions.load(&ticket).await?;
+                self.keep(arrived, party, headers, session)?
+            }
+        };
+        if presented.known.session.ticket.is_some() && party.sessions.needs_new_seal(&presented.known.session)
+        {
+            let session = party.sessions.touch(&presented.known.session).await?;
+            // Sealed anew like other sessions, so that a key which is going to be removed is used by nobody any more.
+            entry.cookies.extend(party.sessions.seal(&session, headers).unwrap_or_default());
+            presented = self.keep(arrived, party, headers, session)?;
+        }
+        if !presented.known.is_due(self.clock.now()) {
+            return Ok(presented);
+        }
         let newest = party.refreshes.newest(service, party, &presented.known.session).await;
         presented.known.check_revocations(party)?;
         let Some(newest) = newest else { return Ok(presented) };
         party.sessions.check(&newest)?;
+        if newest.ticket.is_some() {
+            // The cookie stays what it is.
+            return self.keep(arrived, party, headers, Session::clone(&newest));
+        }
         entry.cookies.extend(party.sessions.seal(&newest, headers).unwrap_or_default());
         let known = presented.known.succeeded_by(&newest, service, party);
         Ok(Presented { known, cookie: presented.cookie, outdated: true })
@@ -237,6 +259,9 @@ impl Worker {
         }
         let known = presented.as_ref().ok().map(|presented| &*presented.known);
         entry.subject = known.map(|known| known.subject.clone());
+        if !public && let Err(Absent::StoreUnavailable) = presented {
+            return Err(service.store_refusal());
+        }
         if !public && let Err(Absent::Ambiguous) = presented {
             return Err(Refusal::TwoSessions { logout: service.url(service::LOGOUT_PATH) });
         }

@@ -13,6 +13,7 @@ use super::service::{RelyingParty, Service};
 use crate::clock::UnixTime;
 use crate::policy::{Caller, Held};
 use crate::proxy::{CookieHeader, Identity};
+use crate::session::redis::Ticket;
 use crate::session::{Absent, Session};
 use crate::tag::TagSet;
 use crate::web::lifeline::Lifeline;
@@ -28,7 +29,7 @@ pub(super) struct Known {
     pub(super) held: Held,
     /// The mapped claims.
     pub(super) identity: Identity,
-    /// When it is to be refreshed, if it can be.
+    /// When somebody else has to be asked about it: the provider, for a refresh, or the store.
     due_at: Option<UnixTime>,
     /// Its newest revision, for those who still come with this one.
     successor: RefCell<Option<Rc<Known>>>,
@@ -53,11 +54,14 @@ impl Known {
     fn new(session: Session, service: &Service, party: &RelyingParty) -> Self {
         let tags = TagSet::from_claims(&session.claims);
         let (identity, _dropped) = Identity::from_claims(&session.claims, &service.mappings);
+        // Of a session in the store its use is told there, in time.
+        let in_use_till = session.sealed_at.plus(party.sessions.seal_age());
+        let touch_at = session.ticket.as_ref().map(|_| in_use_till);
         Self {
             subject: session.subject.as_str().into(),
             held: service.policy.bind(&tags),
             identity,
-            due_at: party.sessions.due_at(&session),
+            due_at: party.sessions.due_at(&session).into_iter().chain(touch_at).min(),
             session,
             successor: RefCell::new(None),
             lifeline: Rc::default(),
@@ -76,7 +80,7 @@ impl Known {
         }
     }
 
-    /// Whether it is time to refresh the session.
+    /// Whether the provider or the store has to be asked.
     pub(super) fn is_due(&self, now: UnixTime) -> bool {
         self.due_at.is_some_and(|due| now >= due)
     }
@@ -103,7 +107,7 @@ impl Known {
         headers: &HeaderMap,
         now: UnixTime,
     ) -> Vec<HeaderValue> {
-        if !party.sessions.needs_new_seal(&self.session) {
+        if self.session.ticket.is_some() || !party.sessions.needs_new_seal(&self.session) {
             return Vec::new();
         }
         let mut renewal = self.renewal.borrow_mut();
@@ -183,25 +187,55 @@ impl Callers {
         party: &RelyingParty,
         headers: &HeaderMap,
         most_bytes: usize,
-    ) -> Result<Presented, Absent> {
+    ) -> Result<Presented, Missing> {
         let fields = cookie_fields(headers).ok_or(Absent::NoCookie)?;
         let remembered = self.of_ring(party.sealer.ring()).by_fields.get(&fields);
         let presented = match remembered {
-            Some(presented) => {
-                let sound = party.sessions.check(&presented.known.session);
-                sound.inspect_err(|_| self.0.borrow_mut().by_fields.remove(&fields))?;
-                presented
-            }
+            Some(presented) => match party.sessions.check(&presented.known.session) {
+                Ok(()) => presented,
+                Err(absent) => {
+                    self.0.borrow_mut().by_fields.remove(&fields);
+                    return Err(missing(party, headers, absent));
+                }
+            },
             None => {
                 let known = self.open(service, party, headers, most_bytes / 2)?;
-                let presented =
-                    Presented { known, cookie: service.own_cookies.strip(headers).into(), outdated: false };
-                self.0.borrow_mut().by_fields.put(&fields, presented.clone(), most_bytes / 2);
-                presented
+                self.remember(service, headers, known, most_bytes / 2)
             }
         };
         presented.known.check_revocations(party)?;
+        party.sessions.check_store()?;
         Ok(presented)
+    }
+
+    /// Keeps a session that has come from the store, in place of what was kept of it.
+    pub(super) fn keep(
+        &self,
+        service: &Service,
+        party: &RelyingParty,
+        headers: &HeaderMap,
+        session: Session,
+        most_bytes: usize,
+    ) -> Result<Presented, Absent> {
+        let key = party.sessions.cookie_key(headers).ok_or(Absent::NoCookie)?;
+        let known = self.make_known(service, party, &key, session, most_bytes / 2)?;
+        known.check_revocations(party)?;
+        Ok(self.remember(service, headers, known, most_bytes / 2))
+    }
+
+    fn remember(
+        &self,
+        service: &Service,
+        headers: &HeaderMap,
+        known: Rc<Known>,
+        most_bytes: usize,
+    ) -> Presented {
+        let presented =
+            Presented { known, cookie: service.own_cookies.strip(headers).into(), outdated: false };
+        if let Some(fields) = cookie_fields(headers) {
+            self.0.borrow_mut().by_fields.put(&fields, presented.clone(), most_bytes);
+        }
+        presented
     }
 
     fn open(
@@ -210,15 +244,33 @@ impl Callers {
         party: &RelyingParty,
         headers: &HeaderMap,
         most_bytes: usize,
-    ) -> Result<Rc<Known>, Absent> {
+    ) -> Result<Rc<Known>, Missing> {
         let key = party.sessions.cookie_key(headers).ok_or(Absent::NoCookie)?;
         let remembered = self.0.borrow_mut().by_cookie.get(&key);
         if let Some(known) = remembered {
-            let sound = party.sessions.check(&known.session);
-            sound.inspect_err(|_| self.0.borrow_mut().by_cookie.remove(&key))?;
-            return Ok(known);
+            return match party.sessions.check(&known.session) {
+                Ok(()) => Ok(known),
+                Err(absent) => {
+                    self.0.borrow_mut().by_cookie.remove(&key);
+                    Err(missing(party, headers, absent))
+                }
+            };
+        }
+        if party.sessions.are_stored() {
+            return Err(missing(party, headers, Absent::NotInStore));
         }
         let session = party.sessions.open(headers)?;
+        Ok(self.make_known(service, party, &key, session, most_bytes)?)
+    }
+
+    fn make_known(
+        &self,
+        service: &Service,
+        party: &RelyingParty,
+        key: &[u8],
+        session: Session,
+        most_bytes: usize,
+    ) -> Result<Rc<Known>, Absent> {
         if !session.keeps(&party.needed_claims) {
             return Err(Absent::ClaimsNotKept);
         }
@@ -226,7 +278,7 @@ impl Callers {
             party.provider_sessions.note(&session);
         }
         let known = Rc::new(Known::new(session, service, party));
-        self.0.borrow_mut().by_cookie.put(&key, known.clone(), most_bytes);
+        self.0.borrow_mut().by_cookie.put(key, known.clone(), most_bytes);
         Ok(known)
     }
 
@@ -238,6 +290,31 @@ impl Callers {
         }
         cache
     }
+}
+
+/// Why a request's caller is not known here.
+#[derive(Debug)]
+pub(super) enum Missing {
+    /// Nobody is logged in.
+    Nobody(Absent),
+    /// The store knows.
+    Stored(Ticket),
+}
+
+impl From<Absent> for Missing {
+    fn from(absent: Absent) -> Self {
+        Self::Nobody(absent)
+    }
+}
+
+/// What an end by `absent` means: of a session in the store the store has the last word, for other processes have told
+/// it what they know.
+fn missing(party: &RelyingParty, headers: &HeaderMap, absent: Absent) -> Missing {
+    if !party.sessions.are_stored() {
+        return absent.into();
+    }
+    let ticket = party.sessions.check_store().and_then(|()| party.sessions.ticket(headers));
+    ticket.map_or_else(Missing::Nobody, Missing::Stored)
 }
 
 /// A map bounded by what its entries take; the least used go first.

@@ -12,6 +12,7 @@ use super::reject::Refusal;
 use super::service::{
     BACKCHANNEL_PATH, FRONTCHANNEL_PATH, LOGIN_PATH, LOGOUT_PATH, RelyingParty, SESSION_PATH,
 };
+use crate::session::Absent;
 use crate::telemetry::DropReason;
 use crate::web::Body;
 use crate::web::respond::SessionState;
@@ -81,8 +82,10 @@ impl Worker {
         match endpoint {
             Endpoint::Callback => self.callback(arrived, party, &request, entry).await,
             Endpoint::Login => self.login(arrived, party, &request, entry).await,
-            Endpoint::Session => self.session(arrived, party, &request, entry),
-            Endpoint::Logout if method == Method::GET => self.logout_page(arrived, party, &request, entry),
+            Endpoint::Session => self.session(arrived, party, &request, entry).await,
+            Endpoint::Logout if method == Method::GET => {
+                self.logout_page(arrived, party, &request, entry).await
+            }
             Endpoint::Logout => self.logout(arrived, party, request, entry).await,
             Endpoint::BackChannel => self.back_channel_logout(arrived, party, request, entry).await,
             Endpoint::FrontChannel => self.front_channel_logout(arrived, party, entry).await,
@@ -114,7 +117,7 @@ impl Worker {
     }
 
     /// Tells about the session and never extends it.
-    fn session(
+    async fn session(
         &self,
         arrived: &Arrived<'_>,
         party: &RelyingParty,
@@ -122,7 +125,7 @@ impl Worker {
         entry: &mut Entry,
     ) -> Result<Response<Body>, Refusal> {
         let service = &arrived.local.service;
-        match self.caller(arrived, party, request.headers()) {
+        match self.caller(arrived, party, request.headers()).await {
             Ok(known) => {
                 entry.subject = Some(known.subject.clone());
                 Ok(self.reply(arrived, entry).session(&SessionState {
@@ -132,6 +135,7 @@ impl Worker {
                     idle_expires_at: party.sessions.idle_expires_at(&known.session),
                 }))
             }
+            Err(Absent::StoreUnavailable) => Err(service.store_refusal()),
             Err(absent) => Err(Refusal::SignIn { login: service.login_url("/"), absent: absent.to_string() }),
         }
     }

@@ -87,6 +87,10 @@ impl Worker {
         entry: &mut Entry,
     ) -> Result<Response<Body>, Refusal> {
         let service = &arrived.local.service;
+        // A login that could not be kept would end where it began.
+        if party.sessions.check_store().is_err() {
+            return Err(service.store_refusal());
+        }
         let id =
             TransactionId::new(self.clock.now()).map_err(|error| Refusal::Internal(error.to_string()))?;
         let carried = (wanted.target.len() <= MAX_STATE_TARGET_BYTES).then(|| wanted.target.clone());
@@ -157,7 +161,7 @@ impl Worker {
             Ok(identity) => {
                 self.end_strangers_session(arrived, party, request.headers(), &identity).await;
                 let finished = Finished { identity: &identity, born, target: &pending.target };
-                self.log_in(arrived, party, request.headers(), finished, entry)
+                self.log_in(arrived, party, request.headers(), finished, entry).await
             }
             Err(error) => Err(self.provider_failed(arrived, error, login, entry)),
         }
@@ -197,7 +201,7 @@ impl Worker {
         let attempt = state.as_ref().map_or(1, |state| state.attempt);
         let target = state.and_then(|state| state.target).unwrap_or_else(|| "/".to_owned());
         let target = service.return_target(&target);
-        if let Ok(known) = self.caller(arrived, party, request.headers()) {
+        if let Ok(known) = self.caller(arrived, party, request.headers()).await {
             entry.subject = Some(known.subject.clone());
             entry.detail = Some("this login is over already; the session goes on".to_owned());
             return Ok(self.reply(arrived, entry).see_other(&service.url(&target)));
@@ -242,7 +246,7 @@ impl Worker {
         headers: &HeaderMap,
         identity: &Identity,
     ) {
-        if let Ok(before) = self.caller(arrived, party, headers)
+        if let Ok(before) = self.caller(arrived, party, headers).await
             && before.session.subject != identity.subject
         {
             party.revocations.end(Ending::Session(before.session.id), Why::Replaced).await;
@@ -250,7 +254,7 @@ impl Worker {
     }
 
     /// Makes the session of a login that ended well.
-    fn log_in(
+    async fn log_in(
         &self,
         arrived: &Arrived<'_>,
         party: &RelyingParty,
@@ -278,17 +282,24 @@ impl Worker {
             }),
             id_token: party.kept_id_token(identity.id_token.clone()),
         };
-        let sealed = Session::new(login, self.clock.now()).map_err(SessionError::from).and_then(|session| {
+        let made = async {
+            let mut session = Session::new(login, self.clock.now())?;
             self.tell_unmapped(arrived, &session, entry);
-            Ok((session.id, party.sessions.seal(&session, headers)?))
-        });
-        let (session, cookies) = match sealed {
-            Ok(sealed) => sealed,
+            party.sessions.put(&mut session).await?;
+            let cookies = party.sessions.seal(&session, headers)?;
+            Ok((session.id, cookies))
+        };
+        let (session, cookies) = match made.await {
+            Ok(made) => made,
+            Err(SessionError::Store(error)) => {
+                self.login_event(arrived, entry, LoginResult::unavailable, "store", &error.to_string());
+                return Err(Refusal::Store { why: error.to_string() });
+            }
             Err(error) => {
                 self.login_event(arrived, entry, LoginResult::refused, "provider", &error.to_string());
                 return Err(match error {
                     SessionError::TooLarge { claim, .. } => Refusal::SessionTooLarge { claim },
-                    SessionError::Seal(error) => Refusal::Internal(error.to_string()),
+                    error => Refusal::Internal(error.to_string()),
                 });
             }
         };

@@ -39,20 +39,21 @@ struct FormToken {
 
 impl Worker {
     /// A page with one form: a GET from anywhere must not end a session.
-    pub(super) fn logout_page(
+    pub(super) async fn logout_page(
         &self,
         arrived: &Arrived<'_>,
         party: &RelyingParty,
         request: &Request<Incoming>,
         entry: &mut Entry,
     ) -> Result<Response<Body>, Refusal> {
-        let known = match self.caller(arrived, party, request.headers()) {
+        let known = match self.caller(arrived, party, request.headers()).await {
             Ok(known) => {
                 entry.subject = Some(known.subject.clone());
                 Some(known)
             }
             // There is something to end, although nobody can tell whose it is.
             Err(Absent::Ambiguous) => None,
+            Err(Absent::StoreUnavailable) => return Err(arrived.local.service.store_refusal()),
             // Also where the provider sends browsers after its own logout, with or without our state: there is
             // nothing left to do then, whatever the state says.
             Err(_) => {
@@ -76,7 +77,11 @@ impl Worker {
     ) -> Result<Response<Body>, Refusal> {
         let service = &arrived.local.service;
         let (parts, body) = request.into_parts();
-        let known = self.caller(arrived, party, &parts.headers).ok();
+        let known = self.caller(arrived, party, &parts.headers).await;
+        let known = match known {
+            Err(Absent::StoreUnavailable) => return Err(service.store_refusal()),
+            known => known.ok(),
+        };
         if let Some(known) = &known {
             entry.subject = Some(known.subject.clone());
         }
@@ -94,6 +99,7 @@ impl Worker {
         let event = Event::new("logout", Level::Info).service(&service.name).request(entry.id);
         let event = event.subject(&known.session.subject).session(&known.session.id);
         self.journal.log().event(event);
+        party.sessions.remove(&known.session).await;
         // The newest tokens, also if the browser has not got them yet.
         let newest = party.refreshes.known(&known.session);
         let session = newest.as_deref().unwrap_or(&known.session);

@@ -21,8 +21,9 @@ use tokio::time::Instant;
 use super::service::{RelyingParty, Service};
 use crate::clock::Clock;
 use crate::oidc;
+use crate::session::redis::{Lease, Replaced};
 use crate::session::revocation::Entry as Ending;
-use crate::session::{Grant, Session, SessionId, Why};
+use crate::session::{Grant, Leased, Session, SessionId, Why};
 use crate::telemetry::{Event, Level, Log, Metrics, RefreshResult};
 
 /// The refreshes of one service, under way and done lately. Shared by all workers.
@@ -134,8 +135,49 @@ impl Refreshes {
         Step::Wait(flight, newer)
     }
 
-    /// One token call, and what becomes of its answer.
+    /// One token call, and what becomes of its answer. Of a session in the store, only one process makes it.
     async fn refresh(&self, service: &Service, party: &RelyingParty, base: &Session) {
+        let lease = match party.sessions.lease(base).await {
+            Leased::NotNeeded => return self.ask_provider(service, party, base, None).await,
+            Leased::Ours(lease) => lease,
+            Leased::Others => return self.follow(party, base).await,
+            Leased::Unavailable(reason) => {
+                self.state().retry_at.put(base.id, Instant::now() + FOLLOW_PAUSE);
+                let event = Event::new("refresh-failed", Level::Warning).blame("store");
+                return self.tell(service, base, event.message(reason));
+            }
+        };
+        // Another may have been quicker before the lease was ours.
+        let Some(ticket) = &base.ticket else { return };
+        match party.sessions.load(ticket).await {
+            Ok(session) if session.revision > base.revision => self.keep(session),
+            Ok(session) => self.ask_provider(service, party, &session, Some(&lease)).await,
+            // Ended meanwhile, or nobody can tell: the requests will find out.
+            Err(_) => drop(self.state().retry_at.put(base.id, Instant::now() + FOLLOW_PAUSE)),
+        }
+    }
+
+    /// Another process refreshes: what it wrote is there in a moment.
+    async fn follow(&self, party: &RelyingParty, base: &Session) {
+        let Some(ticket) = &base.ticket else { return };
+        let until = Instant::now() + FOLLOW_FOR;
+        while Instant::now() < until {
+            match party.sessions.load(ticket).await {
+                Ok(session) if session.revision > base.revision => return self.keep(session),
+                Ok(_) => tokio::time::sleep(FOLLOW_EVERY).await,
+                Err(_) => break,
+            }
+        }
+        self.state().retry_at.put(base.id, Instant::now() + FOLLOW_PAUSE);
+    }
+
+    async fn ask_provider(
+        &self,
+        service: &Service,
+        party: &RelyingParty,
+        base: &Session,
+        lease: Option<&Lease>,
+    ) {
         let Some(grant) = &base.grant else { return };
         let asked = oidc::Refresh {
             refresh_token: grant.refresh_token.clone(),
@@ -165,15 +207,18 @@ impl Refreshes {
                     changed => event.message(format!("changed claims: {}", changed.join(", "))),
                 };
                 self.tell(service, base, event);
-                let ended = party.revocations.ended(&session).is_some();
-                if let (true, Some(grant)) = (ended, &session.grant) {
-                    // Logged out meanwhile: nobody may be left with the token that came after.
-                    party.provider.revoke(grant.refresh_token.clone());
+                let written = match lease {
+                    Some(lease) => self.write(service, party, &session, lease).await,
+                    None => true,
+                };
+                // Ended meanwhile: nobody may be left with the token that came after.
+                if !written || party.revocations.ended(&session).is_some() {
+                    if let Some(grant) = &session.grant {
+                        party.provider.revoke(grant.refresh_token.clone());
+                    }
                     return;
                 }
-                let mut state = self.state();
-                state.retry_at.pop(&session.id);
-                state.newest.put(session.id, Newest { session: Arc::new(session), since: Instant::now() });
+                self.keep(session);
             }
             Err(reason) => {
                 self.metrics.refresh(&service.name, RefreshResult::refused);
@@ -182,9 +227,35 @@ impl Refreshes {
                 // An old copy that is refused says nothing about the session that came after it.
                 if self.known(base).is_none() {
                     party.revocations.end(Ending::Session(base.id), Why::Refused).await;
+                    party.sessions.remove(base).await;
                 }
             }
         }
+    }
+
+    /// Writes a refreshed session into the store; false: it was ended there. What can't be written is kept here, for
+    /// the provider may take the old token no more.
+    async fn write(&self, service: &Service, party: &RelyingParty, session: &Session, lease: &Lease) -> bool {
+        for _ in 0..WRITE_TRIES {
+            match party.sessions.replace(session, lease).await {
+                Ok(Replaced::Yes) => return true,
+                Ok(Replaced::Gone) => return false,
+                // Whoever has it now has asked with the old token; there is no telling who was first.
+                Ok(Replaced::LeaseLost) => break,
+                Err(error) => {
+                    let event = Event::new("refresh-unwritten", Level::Warning).blame("store");
+                    self.tell(service, session, event.message(error.to_string()));
+                    tokio::time::sleep(WRITE_PAUSE).await;
+                }
+            }
+        }
+        true
+    }
+
+    fn keep(&self, session: Session) {
+        let mut state = self.state();
+        state.retry_at.pop(&session.id);
+        state.newest.put(session.id, Newest { session: Arc::new(session), since: Instant::now() });
     }
 
     /// The session as the provider sees it now.
@@ -274,5 +345,13 @@ const KEPT_FOR: Duration = Duration::from_secs(600);
 const MAX_NEWEST: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 /// Token calls of one service under way.
 const MAX_RUNNING: usize = 1_000;
+/// How long, and how often, a session that another process refreshes is looked for.
+const FOLLOW_FOR: Duration = Duration::from_secs(3);
+const FOLLOW_EVERY: Duration = Duration::from_millis(50);
+/// The pause after that, or when the store can't tell.
+const FOLLOW_PAUSE: Duration = Duration::from_secs(1);
+/// How often, and in what pauses, a refreshed session is written.
+const WRITE_TRIES: u32 = 5;
+const WRITE_PAUSE: Duration = Duration::from_millis(500);
 /// The pause of one session after the provider could not refresh it.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);

@@ -54,6 +54,8 @@ pub(super) enum Refusal {
     SessionTooLarge { claim: String },
     /// The provider, or what it answered.
     Provider { error: oidc::Error, login: String },
+    /// The session store.
+    Store { why: String },
     /// Two different sessions came with one request; a login could not part them.
     TwoSessions { logout: String },
     /// The application.
@@ -111,6 +113,7 @@ impl Refusal {
             Self::LoginCookieMissing { login } => reply(Audience::Person).login_cookie_missing(&login),
             Self::SessionTooLarge { claim } => given.session_too_large(&claim),
             Self::Provider { error, login } => provider(&given, &error, &login),
+            Self::Store { .. } => given.store_unavailable(STORE_RETRY),
             Self::TwoSessions { logout } => given.two_sessions(&logout),
             Self::Closed => given.closed(),
             Self::Upstream(error) => upstream(&given, &error),
@@ -147,6 +150,7 @@ impl Refusal {
                 (Login, format!("the session is too large, mostly by the claim `{claim}`"))
             }
             Self::Provider { error, .. } => (Login, error.to_string()),
+            Self::Store { why } => (Login, format!("the session store can't be used: {why}")),
             Self::TwoSessions { .. } => (Login, "the request carries two different sessions".to_owned()),
             Self::Upstream(error) => (
                 match error.blame() {
@@ -244,5 +248,7 @@ fn upstream(reply: &Reply<'_>, error: &proxy::Error) -> Response<Body> {
     }
 }
 
+/// What `Retry-After` says while the session store can't be used: it is tried every second.
+const STORE_RETRY: Duration = Duration::from_secs(2);
 /// What `Retry-After` says when a limit is reached.
 const OVERLOADED_RETRY: Duration = Duration::from_secs(5);

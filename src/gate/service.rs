@@ -12,13 +12,16 @@ use lru::LruCache;
 use url::Url;
 
 use super::refresh::Refreshes;
+use super::reject::Refusal;
 use crate::oidc::Provider;
 use crate::path::{self, NormalPath};
 use crate::policy::Policy;
 use crate::proxy;
 use crate::secret::Secret;
 use crate::session::revocation::Replays;
-use crate::session::{LoginCookies, OwnCookies, Revocations, Sealer, Session, Sessions, TransactionId};
+use crate::session::{
+    Absent, LoginCookies, OwnCookies, Revocations, Sealer, Session, Sessions, TransactionId,
+};
 
 /// One service, assembled.
 #[derive(Debug)]
@@ -61,6 +64,12 @@ impl Service {
     /// An absolute URL of this service.
     pub(super) fn url(&self, path_and_query: &str) -> String {
         format!("{}{path_and_query}", self.origin)
+    }
+
+    /// Sessions can't be told from what was ended, or not be kept.
+    pub(super) fn store_refusal(&self) -> Refusal {
+        let outage = self.relying_party.as_ref().and_then(|party| party.sessions.store_outage());
+        Refusal::Store { why: outage.unwrap_or_else(|| Absent::StoreUnavailable.to_string()) }
     }
 
     /// Where a login starts that returns to `target`.
@@ -138,14 +147,12 @@ pub struct RelyingParty {
     /// The provider's sessions (`sid`) that sessions here came from, for front-channel logouts, which prove nothing:
     /// only what is known can be ended.
     pub provider_sessions: KnownProviderSessions,
-    /// Whether ID tokens of any size may be kept for the logout: where sessions are not in cookies.
-    pub keeps_large_id_tokens: bool,
 }
 
 impl RelyingParty {
     /// The ID token, if it is to be kept: where the provider has a logout that takes it as a hint.
     pub(super) fn kept_id_token(&self, text: Secret<String>) -> Option<Secret<String>> {
-        let fits = self.keeps_large_id_tokens || text.expose().len() <= MAX_HINT_BYTES;
+        let fits = self.sessions.are_stored() || text.expose().len() <= MAX_HINT_BYTES;
         (fits && self.provider.offers_logout()).then_some(text)
     }
 }

@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// One thing that happened. Not one a request: only changes are told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,23 +68,50 @@ pub enum Event {
 /// Where events go. Called from any thread; must not block.
 pub type Events = Arc<dyn Fn(Event) + Send + Sync>;
 
-/// A trouble that is told once for each reason, and again when it has been over.
+/// A trouble that is told once for each reason, again when it has been over, and again after [`REMINDER`].
 #[derive(Default)]
-pub(super) struct Trouble(Mutex<Option<String>>);
+pub(super) struct Trouble(Mutex<Option<(String, Instant)>>);
+
+/// How long the same trouble goes on untold.
+const REMINDER: Duration = Duration::from_secs(10 * 60);
 
 impl Trouble {
     /// Whether this is news.
     pub fn is_news(&self, reason: &str) -> bool {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let news = last.as_deref() != Some(reason);
-        if news {
-            *last = Some(reason.to_owned());
+        self.is_news_at(reason, Instant::now())
+    }
+
+    fn is_news_at(&self, reason: &str, now: Instant) -> bool {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = told
+            .as_ref()
+            .is_some_and(|(last, at)| last == reason && now.saturating_duration_since(*at) < REMINDER);
+        if !old {
+            *told = Some((reason.to_owned(), now));
         }
-        news
+        !old
     }
 
     /// It is over; whether there was any.
     pub fn is_over(&self) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take().is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn news_are_other_reasons_and_reminders() {
+        let (trouble, begin) = (Trouble::default(), Instant::now());
+        let after = |seconds| begin + Duration::from_secs(seconds);
+        for (reason, at, news) in
+            [("a", 0, true), ("a", 1, false), ("b", 2, true), ("b", 601, false), ("b", 602, true)]
+        {
+            assert_eq!(trouble.is_news_at(reason, after(at)), news, "{reason} after {at} s");
+        }
+        assert!(trouble.is_over() && !trouble.is_over());
+        assert!(trouble.is_news_at("b", after(603)));
     }
 }

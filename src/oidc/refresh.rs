@@ -116,6 +116,7 @@ pub(super) struct Refreshes {
     turns: Semaphore,
     breaker: Breaker,
     trouble: Trouble,
+    /// Never over: it may be about one person's claims while all others' are well.
     kept: Trouble,
 }
 
@@ -141,14 +142,15 @@ impl Provider {
     /// calls fail at once for a moment, without asking. Ends within [`REFRESH_TIMEOUT`]; goes on if the caller
     /// does not wait for it.
     pub async fn refresh(self: &Arc<Self>, refresh: Refresh) -> Result<Refreshed, RefreshError> {
+        // Here, so that an outage costs the control runtime nothing, however many sessions are due.
+        if let Some(reason) = self.refreshes.breaker.paused(Instant::now()) {
+            return Err(Error::Paused(reason).into());
+        }
         self.on_control(|this| async move { this.take_turn(refresh).await }).await
     }
 
     async fn take_turn(&self, refresh: Refresh) -> Result<Refreshed, RefreshError> {
         let deadline = Instant::now() + REFRESH_TIMEOUT;
-        if let Some(reason) = self.refreshes.breaker.paused(Instant::now()) {
-            return Err(Error::Paused(reason).into());
-        }
         let turn = timeout_at(deadline, self.refreshes.turns.acquire()).await;
         let _turn = turn.map_err(|_| Error::Busy)?;
         let attempt = self.refreshes.breaker.admit(Instant::now()).map_err(Error::Paused)?;
@@ -218,10 +220,7 @@ impl Provider {
             }
         };
         let person = match outcome {
-            Ok(person) => {
-                self.refreshes.kept.is_over();
-                person
-            }
+            Ok(person) => person,
             Err(refused @ Error::Refused(_)) => return Err(refused),
             // UserInfo fails, or a claim was too large: the old claims stay until the next try.
             Err(error) => {

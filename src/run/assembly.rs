@@ -97,7 +97,6 @@ impl Assembly<'_> {
                 self.options.log.clone(),
                 self.metrics.clone(),
             ),
-            keeps_large_id_tokens: false,
             replays: Replays::new(self.clock.clone()),
             front_channel_logout: service.front_channel_logout,
             provider_sessions: KnownProviderSessions::default(),

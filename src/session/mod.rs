@@ -19,6 +19,7 @@ mod payload;
 pub mod redis;
 pub mod revocation;
 mod seal;
+mod stored;
 #[cfg(test)]
 mod tests;
 
@@ -27,8 +28,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
+use zeroize::Zeroizing;
 
 use self::activity::Activity;
+use self::stored::Shelf;
 use crate::clock::{Clock, UnixTime};
 
 pub use cookie::{CookieName, CookieNameError};
@@ -39,6 +42,7 @@ pub use own::{OwnCookies, Stripped};
 pub use payload::{Grant, NewSession, Session, SessionId};
 pub use revocation::{Revocations, Why};
 pub use seal::{Binding, MAX_PLAIN_BYTES, Purpose, SealError, Sealer};
+pub use stored::{Leased, SharedEndings, StoreLedger};
 
 /// How the sessions of one service are named and how long they live.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,12 +66,14 @@ pub struct Sessions {
     sealer: Sealer,
     clock: Clock,
     activity: Arc<Activity>,
+    /// Where records are, if not in the cookies.
+    shelf: Option<Shelf>,
 }
 
 impl Sessions {
     /// Sessions sealed by `sealer`, whose bounds are judged by `clock`.
     pub fn new(config: Config, sealer: Sealer, clock: Clock) -> Self {
-        Self { config, sealer, clock, activity: Arc::default() }
+        Self { config, sealer, clock, activity: Arc::default(), shelf: None }
     }
 
     /// The session in a request's cookies, or why there is none.
@@ -109,15 +115,17 @@ impl Sessions {
     /// spares a question at the logout.
     fn cookie_values(&self, session: &Session) -> Result<Vec<String>, SessionError> {
         let name = &self.config.cookie_name;
-        let payload = session.to_payload(self.clock.now())?;
+        let payload = match &session.ticket {
+            Some(ticket) => Zeroizing::new(ticket.to_bytes().to_vec()),
+            None => session.to_payload(self.clock.now())?,
+        };
         if let Some(sealed) = parts::split(&self.sealer, name, &payload)? {
             return Ok(sealed);
         }
         if session.id_token.is_some() {
             return self.cookie_values(&Session { id_token: None, ..session.clone() });
         }
-        let (claim, bytes) = session.biggest_claim();
-        Err(SessionError::TooLarge { claim, bytes })
+        Err(session.too_large())
     }
 
     /// Whether the session fits into cookies, or why not.
@@ -238,6 +246,12 @@ pub enum Absent {
     /// Ended before its bounds, and the cookie came all the same.
     #[error("{0}")]
     LoggedOut(Why),
+    /// There is no record in the store that the cookie's ticket opens: it was idle for too long, or ended.
+    #[error("the session is not in the store any more")]
+    NotInStore,
+    /// The session may be there, and nobody can tell.
+    #[error("the session store can't be used now")]
+    StoreUnavailable,
     /// The configuration now names claims that this session did not keep (see [`Session::keeps`]).
     #[error("the session lacks claims that the configuration now names")]
     ClaimsNotKept,
@@ -257,6 +271,9 @@ pub enum SessionError {
         /// The room that it takes, in bytes of JSON.
         bytes: usize,
     },
+    /// The session could not be put into the store.
+    #[error(transparent)]
+    Store(redis::StoreError),
     /// The seal failed.
     #[error(transparent)]
     Seal(#[from] SealError),

@@ -13,6 +13,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::SessionError;
+use super::redis::Ticket;
 use super::seal::SealError;
 use crate::clock::{Millis, UnixTime};
 use crate::secret::Secret;
@@ -52,6 +54,8 @@ pub struct Session {
     pub grant: Option<Grant>,
     /// The last ID token, where it may be needed as the hint of a logout (RP-Initiated Logout 1.0 section 2).
     pub id_token: Option<Secret<String>>,
+    /// The ticket of its record, if that is in the store. Not part of the record.
+    pub ticket: Option<Ticket>,
 }
 
 /// What a session is refreshed with, and when that is due.
@@ -129,6 +133,7 @@ impl Session {
             revision: 0,
             grant: login.grant,
             id_token: login.id_token,
+            ticket: None,
         })
     }
 
@@ -148,8 +153,14 @@ impl Session {
         needed.is_subset(&self.kept)
     }
 
+    /// The error that it is.
+    pub(super) fn too_large(&self) -> SessionError {
+        let (claim, bytes) = self.biggest_claim();
+        SessionError::TooLarge { claim, bytes }
+    }
+
     /// The claim that takes most room, and how much, in bytes of JSON.
-    pub(super) fn biggest_claim(&self) -> (String, usize) {
+    fn biggest_claim(&self) -> (String, usize) {
         let sizes = self.claims.iter().map(|(name, value)| (name.clone(), value.to_string().len()));
         sizes.max_by_key(|(_, bytes)| *bytes).unwrap_or_else(|| ("sub".to_owned(), self.subject.len()))
     }
@@ -198,6 +209,7 @@ impl Session {
             revision: payload.revision,
             grant: payload.grant.map(GrantText::into_grant),
             id_token: payload.id_token.map(|text| Secret::new(text.into_owned())),
+            ticket: None,
         })
     }
 }

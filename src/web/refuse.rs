@@ -258,6 +258,22 @@ impl Reply<'_> {
         })
     }
 
+    /// 503: there may be a session, and the store that knows can't be used. Never answered by a login: it could not be
+    /// kept either.
+    pub fn store_unavailable(&self, retry_after: Duration) -> Response<Body> {
+        let notice = Notice {
+            next: "This usually passes. Wait a moment, then load this page again.".into(),
+            ..Notice::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "session-store-unavailable",
+                "Your session can't be looked up right now",
+                "The place where this site keeps its sessions does not answer as it should. You may still be signed in.",
+                "The store of sessions can't be used. The request was not judged; send it again later.",
+            )
+        };
+        self.refuse_for_now(&notice, retry_after)
+    }
+
     /// 503: a login is needed and the provider can't be reached, or failed in the middle of it.
     pub fn provider_unavailable(&self, login: &str, retry_after: Duration) -> Response<Body> {
         let notice = Notice {

@@ -92,6 +92,9 @@ async fn check_finds_what_is_wrong() {
     assert!(down.stdout.contains(&stage.idp.issuer.replace("http://", "")), "{}", down.stdout);
     let offline = portcullis(&["check", "--offline", "-c", path], &[]).await;
     assert_eq!(offline.code, Some(0), "{offline:?}");
+    for registered in ["/aporeto/oidc/logout ", "/aporeto/oidc/backchannel-logout "] {
+        assert!(offline.stdout.contains(registered), "{registered}: {}", offline.stdout);
+    }
     for finished in [good, bad, down, offline] {
         assert_eq!(stage.secrets().found_in(&format!("{finished:?}")), None);
     }

@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{MAX_CLOCK_DIFFERENCE, Session};
-use crate::clock::{Clock, Millis};
+use crate::clock::{Clock, Millis, UnixTime};
 
 use self::list::List;
 
@@ -132,6 +132,22 @@ impl Revocations {
     pub fn learn(&self, revocation: Revocation) {
         self.latest.fetch_max(revocation.made().0, Ordering::Relaxed);
         self.remember(revocation);
+    }
+
+    /// Everything that is known to have been ended.
+    pub fn known(&self) -> Vec<Revocation> {
+        self.list().revocations().collect()
+    }
+
+    /// Every session that was born up to `time` is over: what was ended of them can't be known any more.
+    pub fn end_all_until(&self, time: UnixTime) {
+        // The whole second: born has milliseconds.
+        self.learn(Revocation::everything(Why::Older, Millis::from(time.plus(Duration::from_secs(1)))));
+    }
+
+    /// The same for every session so far.
+    pub fn end_all_until_now(&self) {
+        self.lose();
     }
 
     /// Everything that was ever made is over: what had been ended can't be known any more.
