@@ -2,6 +2,7 @@
 import { once } from 'node:events';
 import fs from 'node:fs';
 import http from 'node:http';
+import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import { CLIENT_ID, CLIENT_SECRET, startIdp } from './idp.mjs';
@@ -9,29 +10,59 @@ import { freePorts, startProxy } from './support.mjs';
 
 export const HOST = 'app.localhost';
 
-// The rules of most stages: members of the group, everywhere.
-const STAFF_ONLY = ['{ URI: /*, methods: ["*"], allowedScopes: [[groups=staff]] }'];
+// What a stage is unless the test wants something else. `provider(base)` gives options of the provider, `scheme` is how
+// the proxy reaches the application; more than one of `replicas` stand behind a balancer, which is then what browsers see.
+// The rest is text of the configuration: `endpoints` and `service` by the line, the others in flow style.
+const USUAL = {
+  provider: () => ({}),
+  scheme: 'http',
+  replicas: 1,
+  endpoints: ['{ URI: /*, methods: ["*"], allowedScopes: [[groups=staff]] }'],
+  service: [],
+  scopes: '[openid, email, profile, groups]',
+  session: () => '{}',
+  limits: '{ shutdownDelay: 0s }',
+};
 
-// Opens a stage. `launch(port, folder)` starts the application and gives something with `stop()`; `provider(base)` gives
-// options of the provider; `scheme` is how the proxy reaches the application. The rest is text of the configuration:
-// `endpoints` and `service` by the line, `scopes`, `session(folder)` and `limits` in flow style.
-export async function openStage({
-  launch, provider = () => ({}), scheme = 'http', endpoints = STAFF_ONLY, service = [], scopes = '[openid, email, profile, groups]',
-  session = () => '{}', limits = '{ shutdownDelay: 0s }',
-}) {
+// Opens a stage. `launch(port, folder)` starts the application and gives something with `stop()`.
+export async function openStage({ launch, ...given }) {
+  const wanted = { ...USUAL, ...given };
   const closers = [];
   const stop = async () => { for (const close of closers.splice(0).reverse()) await close(); };
+  const opened = (closer) => { closers.push(() => closer.stop()); return closer; };
   try {
     const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'portcullis-stage-'));
     closers.push(() => fs.rmSync(folder, { recursive: true, force: true }));
-    const [port, exposedPort, adminPort] = await freePorts(3);
-    const base = `https://${HOST}:${exposedPort}`;
-    const app = await launch(port, folder);
-    closers.push(() => app.stop());
-    const idp = await startIdp({ redirectUri: `${base}/aporeto/oidc/callback`, ...provider(base) });
-    closers.push(() => idp.stop());
-    const stage = { base, port, exposedPort, adminPort, folder, app, idp, stop };
-    stage.proxy = await startProxy(`
+    const [port, ...ports] = await freePorts(1 + 2 * wanted.replicas);
+    const [exposedPorts, adminPorts] = [ports.slice(0, wanted.replicas), ports.slice(wanted.replicas)];
+    const balancer = wanted.replicas > 1 ? opened(await balance(exposedPorts)) : undefined;
+    const base = `https://${HOST}:${balancer?.port ?? exposedPorts[0]}`;
+    const app = opened(await launch(port, folder));
+    const idp = opened(await startIdp({ redirectUri: `${base}/aporeto/oidc/callback`, ...wanted.provider(base) }));
+    const stage = { base, port, folder, app, idp, balancer, exposedPort: exposedPorts[0], adminPort: adminPorts[0], exposedPorts, adminPorts, stop };
+    const session = wanted.session(folder);
+    stage.proxies = [];
+    for (const [at, exposedPort] of exposedPorts.entries()) {
+      const text = configuration({ ...stage, exposedPort, adminPort: adminPorts[at] }, { ...wanted, session });
+      stage.proxies[at] = await startProxy(text, { env: { SECRET: CLIENT_SECRET } });
+      closers.push(() => stage.proxies[at].end());
+    }
+    // The first or only one.
+    Object.defineProperty(stage, 'proxy', { get: () => stage.proxies[0], enumerable: true });
+    // That one again, with what it has written down.
+    stage.restart = async () => {
+      await stage.proxy.end();
+      stage.proxies[0] = await stage.proxy.restarted();
+    };
+    return stage;
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+function configuration({ base, port, idp, exposedPort, adminPort }, { scheme, endpoints, service, scopes, session, limits }) {
+  return `
 services:
 - name: app
   type: HTTP
@@ -54,21 +85,10 @@ httpResourceSpecs:
   endpoints:
 ${endpoints.map((line) => `  - ${line}\n`).join('')}
 admin: { listen: "127.0.0.1:${adminPort}" }
-session: ${session(folder)}
+session: ${session}
 limits: ${limits}
 log: { format: json }
-`, { env: { SECRET: CLIENT_SECRET } });
-    closers.push(() => stage.proxy.end());
-    // The same proxy again, with what it has written down.
-    stage.restart = async () => {
-      await stage.proxy.end();
-      stage.proxy = await stage.proxy.restarted();
-    };
-    return stage;
-  } catch (error) {
-    await stop();
-    throw error;
-  }
+`;
 }
 
 // An application within the test: a server of this process on `port`, which `prepare` may add to.
@@ -78,4 +98,31 @@ export async function serve(port, answer, prepare = () => {}) {
   server.listen(port, '127.0.0.1');
   await once(server, 'listening');
   return { server, stop: () => new Promise((resolve) => { server.close(resolve); server.closeAllConnections(); }) };
+}
+
+// A balancer that knows nothing but TCP: connections go to the ports turn by turn.
+async function balance(ports) {
+  const open = new Set();
+  let serving = ports;
+  let turn = 0;
+  const server = net.createServer((client) => {
+    const upstream = net.connect(serving[turn % serving.length], '127.0.0.1');
+    turn += 1;
+    for (const [socket, other] of [[client, upstream], [upstream, client]]) {
+      open.add(socket);
+      socket.setNoDelay();
+      socket.on('error', () => other.destroy());
+      socket.on('close', () => { open.delete(socket); other.destroy(); });
+      socket.pipe(other);
+    }
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const cut = () => { for (const socket of open) socket.destroy(); };
+  return {
+    port: server.address().port,
+    // Ends all connections; those to come go to these replicas, by their numbers.
+    serve: (...numbers) => { serving = numbers.map((number) => ports[number]); cut(); },
+    stop: () => new Promise((resolve) => { server.close(resolve); cut(); }),
+  };
 }
