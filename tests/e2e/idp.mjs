@@ -79,9 +79,15 @@ export async function startIdp({
   const calls = [];
   const pages = new Map();
   const handle = provider.callback();
+  let held;
   server.on('request', (request, response) => {
     const [target] = request.url.split('?');
     calls.push(`${request.method} ${target}`);
+    if (target === '/token' && held) {
+      const end = response.end.bind(response);
+      const promise = held;
+      response.end = (...given) => { promise.then(() => end(...given)); return response; };
+    }
     if (pages.has(target)) response.setHeader('content-type', 'text/html').end(pages.get(target));
     else handle(request, response);
   });
@@ -98,6 +104,15 @@ export async function startIdp({
     refreshes: () => named('grant.success').filter(({ grant }) => grant === 'refresh_token').length,
     // Whether a refresh token, named by its `jti`, could still be redeemed.
     redeemable: async (jti) => { const token = await provider.RefreshToken.find(jti); return token !== undefined && !token.consumed; },
+    // Keeps back what the token endpoint answers, after it has done its part, until the function that this gives is called.
+    hold: () => {
+      let answer;
+      held = new Promise((resolve) => { answer = resolve; });
+      return () => { held = undefined; answer(); };
+    },
+    // Is not there for a while, and knows everything when it is back.
+    leave: () => new Promise((resolve) => { server.close(resolve); server.closeAllConnections(); }),
+    comeBack: async () => { server.listen(new URL(issuer).port, '127.0.0.1'); await once(server, 'listening'); },
     port: server.address().port,
     stop: () => new Promise((resolve) => { server.close(resolve); server.closeAllConnections(); }),
   };
