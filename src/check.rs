@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::config::{Authorization, Config, Service};
 use crate::oidc::{self, Provider};
 use crate::proxy::{self, Connector, HttpVersion};
-use crate::session::{Binding, KeyRing, KeySource, NewSession, Sealer, Session, Sessions};
+use crate::session::{Binding, KeyRing, KeySource, NewSession, Sealer, Session, Sessions, redis};
 use crate::tag::Claims;
 use crate::tls::{self, Certificate};
 
@@ -69,6 +69,9 @@ pub async fn check(config: &Config, offline: bool) -> Vec<Finding> {
     }
     findings.push(keys(&config.session_keys));
     findings.extend(config.state_directory.as_deref().map(state_directory));
+    if let Some(redis) = config.redis.as_ref().filter(|_| !offline) {
+        findings.push(store(redis).await);
+    }
     for service in &config.services {
         findings.push(certificate(service, config.state_directory.as_deref()));
         if let Authorization::Oidc(oidc) = &service.authorization {
@@ -116,6 +119,15 @@ fn keys(source: &KeySource) -> Finding {
             "new at every start: a restart logs everybody out, and replicas do not share sessions",
             "set stateDirectory or session.keyFile",
         ),
+    }
+}
+
+/// Whether sessions could be kept in Redis now. Writes one key, which lives for a minute.
+async fn store(config: &redis::Config) -> Finding {
+    let about = "session.redis";
+    match redis::try_once(config).await {
+        Ok(()) => finding(Level::Fine, about, "Redis answers, and can be read and written", ""),
+        Err(error) => finding(Level::Error, about, error, "see docs/sessions-redis.md"),
     }
 }
 

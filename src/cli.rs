@@ -27,7 +27,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// The seven verbs.
+/// The eight verbs.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Run the proxy
@@ -60,6 +60,13 @@ pub enum Command {
         Claims are the JSON object of an ID token's payload; without --claims nobody is logged in."
     )]
     Explain(ExplainArgs),
+    /// Make a session key, or put a new one into a key file that is in use
+    #[command(after_help = "Without --into the new key is printed: lines for the file of session.keyFile.\n\
+        A running proxy reads the file again by itself. One proxy, in one step:\n  \
+        portcullis keygen --into session.keys\n\
+        Several proxies with a copy each: first --append on all of them, then move the new lines to the top on all \
+        of them. Remove the old key when session.idleTimeout has passed, and not before an hour has.")]
+    Keygen(KeygenArgs),
     /// Print the JSON Schema of the configuration, for editors
     Schema,
     /// Run only the development identity provider, on loopback
@@ -117,6 +124,17 @@ pub struct ExplainArgs {
     /// File with the claims as a JSON object; `-` reads standard input
     #[arg(long, value_name = "FILE")]
     pub claims: Option<PathBuf>,
+}
+
+/// Arguments of `keygen`.
+#[derive(Args, Clone, Debug)]
+pub struct KeygenArgs {
+    /// Put the new key first in this key file, which is made if it is missing
+    #[arg(long, value_name = "FILE")]
+    pub into: Option<PathBuf>,
+    /// Put it last: it opens sessions and does not seal them yet
+    #[arg(long, requires = "into")]
+    pub append: bool,
 }
 
 /// Arguments of `dev-idp`.

@@ -61,7 +61,8 @@
 //! - *Ambiguous targets are refused, not repaired.* A proxy that repairs a path has to guess what the
 //!   application would make of it.
 //! - *The session lives in the browser.* Sealed, bound to service, host, issuer and client; a restart logs
-//!   nobody out, and there is no store to run. Its price is that revocation needs memory: it comes with a store.
+//!   nobody out, and there is no store to run. Its price is that what ended has to be remembered: in memory, and
+//!   in a file of the state directory. Whoever loses that list ends every session, and revives none.
 //! - *The login transaction lives in the browser too*, so that anonymous clients can fill nothing.
 //! - *The provider may be down.* Discovery runs in the background, never delays the listener, and a bad answer
 //!   never replaces a good one. Sessions need no provider.

@@ -1,4 +1,4 @@
-//! The `portcullis` command: seven verbs and their exit codes.
+//! The `portcullis` command: eight verbs and their exit codes.
 #![forbid(unsafe_code)]
 
 use std::io::{Read as _, Write as _};
@@ -6,8 +6,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use portcullis::cli::{CheckArgs, Cli, Command, ConfigArgs, ExplainArgs};
+use portcullis::cli::{CheckArgs, Cli, Command, ConfigArgs, ExplainArgs, KeygenArgs};
+use portcullis::clock::Clock;
 use portcullis::config::{self, Config, Environment};
+use portcullis::session::{self, KeyPlace};
 use portcullis::tag::Claims;
 use portcullis::trial::TrialError;
 use portcullis::{check, explain, run, trial};
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
         Command::Try(arguments) => try_it(&arguments),
         Command::Check(arguments) => check_config(&arguments),
         Command::Explain(arguments) => explain_request(&arguments),
+        Command::Keygen(arguments) => keygen(&arguments),
         Command::Schema => say(&format!("{:#}", config::schema())),
         Command::DevIdp(arguments) => ended(trial::dev_idp(&arguments)),
     };
@@ -90,6 +93,24 @@ fn explain_request(arguments: &ExplainArgs) -> u8 {
     match explain::explain(&config, question) {
         Ok(text) => say(text.trim_end()),
         Err(error) => complain(USAGE, &error),
+    }
+}
+
+fn keygen(arguments: &KeygenArgs) -> u8 {
+    let now = Clock::system().now();
+    let Some(file) = &arguments.into else {
+        return match session::new_key(now) {
+            Ok(lines) => say(lines.expose().trim_end()),
+            Err(error) => complain(FAILED, &error),
+        };
+    };
+    let (place, use_of_it) = match arguments.append {
+        true => (KeyPlace::Last, "the last key: it opens sessions and seals none"),
+        false => (KeyPlace::First, "the first key: it seals, and all of them open"),
+    };
+    match session::add_key(file, place, now) {
+        Ok(id) => say(&format!("{}: key {id} is now {use_of_it}", file.display())),
+        Err(error) => complain(FAILED, &error),
     }
 }
 

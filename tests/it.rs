@@ -24,6 +24,7 @@ mod it {
     mod grpc;
     mod hosts;
     mod interim;
+    mod keygen;
     mod limits;
     mod login;
     mod logout;
@@ -34,6 +35,7 @@ mod it {
     mod paths;
     mod refresh;
     mod reload;
+    mod replicas;
     mod revocation;
     mod rp_answers;
     mod rp_basic;

@@ -2,7 +2,7 @@
 //! an error of its own: nothing that protects is ever accepted and ignored.
 
 /// Keys, with the indices of lists left out.
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 7] = [
     "services.JWTAudiences",
     "services.JWTIssuers",
     "services.JWTSigningCertificate",
@@ -10,16 +10,14 @@ const KEYS: [&str; 8] = [
     "services.MTLSCertificateAuthority",
     "services.MTLSCertificateAuthorityFile",
     "services.identityAssertion",
-    "session.redis",
 ];
 
 /// Values of keys that are known.
-const VALUES: [(&str, &str); 5] = [
+const VALUES: [(&str, &str); 4] = [
     ("services.TLSType", "LetsEncrypt"),
     ("services.authorizationType", "JWT"),
     ("services.authorizationType", "MTLS"),
     ("services.type", "TCP"),
-    ("session.store", "redis"),
 ];
 
 /// Whether this path, such as `services[0].identityAssertion`, is a key of a later version.
@@ -56,6 +54,6 @@ mod tests {
     fn indices_do_not_count() {
         assert_eq!(without_indices("services[10].exposedAPIs[0][1]"), "services.exposedAPIs");
         assert!(is_later_key("services[3].identityAssertion") && !is_later_key("services[3].hosts"));
-        assert!(is_later_value("session.store", "redis") && !is_later_value("session.store", "cookie"));
+        assert!(is_later_value("services[0].type", "TCP") && !is_later_value("services[0].type", "HTTP"));
     }
 }

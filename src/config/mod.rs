@@ -20,8 +20,10 @@ mod origins;
 mod problem;
 mod provider;
 mod raw;
+mod raw_redis;
 mod raw_service;
 mod raw_spec;
+mod redis;
 mod reference;
 mod resolve;
 mod rules;
@@ -76,6 +78,8 @@ pub struct Config {
     pub services: Vec<Service>,
     /// Where the session keys come from. One ring for the process: what it seals is bound to the service.
     pub session_keys: session::KeySource,
+    /// The store of the sessions of all services; `None`: they live in the browsers' cookies.
+    pub redis: Option<session::redis::Config>,
     /// The session cookies and login cookies of all services. A browser sends them to every port of a host, so
     /// no application may get any of them.
     pub own_cookies: Vec<session::CookieName>,

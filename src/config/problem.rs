@@ -4,6 +4,7 @@
 use super::error::{Place, Shown};
 use super::host::HostError;
 use crate::session::CookieNameError;
+use crate::session::redis::AddressError;
 
 /// What is wrong, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -178,6 +179,10 @@ pub enum Problem {
     NeitherPemNorFile { shown: Shown, cause: String },
     #[error("the file {shown} has no PEM text in it; it must have a block that starts with -----BEGIN")]
     NotPem { shown: Shown },
+
+    // Redis
+    #[error("{0}")]
+    RedisUrl(AddressError),
 
     // The identity provider
     #[error("{shown} can't be a scope; write one scope per entry, without spaces")]

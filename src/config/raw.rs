@@ -7,6 +7,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::raw_redis::Redis;
 use super::raw_service::Service;
 use super::raw_spec::HttpResourceSpec;
 use super::unit::{Size, TimeSpan};
@@ -33,9 +34,9 @@ pub struct File {
     pub log: Log,
     /// Bounds on what clients and the application may take. None can be turned off.
     pub limits: Limits,
-    /// A directory that survives restarts, for the session key and for the own CA; made if missing. The default
-    /// is `$STATE_DIRECTORY`, which systemd sets. Without one, both live in memory, and a restart logs everybody
-    /// out.
+    /// A directory that survives restarts, for the session key, for what was logged out, and for the own CA; made if
+    /// missing, and for one process at a time. The default is `$STATE_DIRECTORY`, which systemd sets. Without one,
+    /// all that lives in memory, and a restart logs everybody out.
     pub state_directory: Option<String>,
 }
 
@@ -45,6 +46,8 @@ pub struct File {
 pub struct Session {
     /// Where sessions live.
     pub store: Store,
+    /// Redis, if `store` is `redis`.
+    pub redis: Option<Redis>,
     /// A file of session keys, one a line: base64 of 32 bytes; lines that begin with `#` are comments. The first
     /// key seals, all of them open: to change the key, put the new one on top. By default one key is made and
     /// kept in `stateDirectory`.
@@ -70,6 +73,7 @@ impl Default for Session {
     fn default() -> Self {
         Self {
             store: Store::Cookie,
+            redis: None,
             key_file: None,
             cookie_name: "__Host-portcullis".to_owned(),
             idle_timeout: TimeSpan::seconds(3_600),
@@ -86,16 +90,19 @@ impl Default for Session {
 pub enum Store {
     /// Sealed in the browser's cookie: no memory, no other server.
     Cookie,
+    /// In Redis 7.0 or later, named by `redis`: the cookie holds a ticket. Replicas share sessions, refreshes and
+    /// logouts; they need the same `keyFile`.
+    Redis,
 }
 
 /// `admin`.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
 pub struct Admin {
-    /// `ADDRESS:PORT` or `unix:/path`. Serves `/healthz`, `/readyz`, `/metrics` and `/config`. Another address
-    /// than loopback needs `tokenFile`.
+    /// `ADDRESS:PORT` or `unix:/path`. Serves `/healthz`, `/readyz`, `/metrics`, `/config` and `/sessions/end`.
+    /// Another address than loopback needs `tokenFile`.
     pub listen: String,
-    /// A file with the bearer token that `/config` then needs.
+    /// A file with the bearer token that `/config` and `/sessions/end` then need.
     pub token_file: Option<String>,
     /// A second `ADDRESS:PORT`, for example `0.0.0.0:9902`, that serves only `/healthz`, `/readyz` and
     /// `/metrics`, for kubelet and Prometheus.

@@ -48,6 +48,7 @@ impl<'a> Resolver<'a> {
         let session_keys = self.session_keys(&file.session, state_directory.as_deref());
         let admin = self.admin(&file.admin);
         self.session(&file.session);
+        let redis = self.redis(&file.session);
         let shared = Shared {
             session: &file.session,
             limits: &limits,
@@ -74,6 +75,7 @@ impl<'a> Resolver<'a> {
         let config = Config {
             services,
             session_keys,
+            redis,
             own_cookies,
             admin,
             log_format: file.log.format,

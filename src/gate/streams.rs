@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use super::LocalService;
 use super::callers::Known;
 use super::service::RelyingParty;
-use crate::session::Absent;
+use crate::session::{Absent, Session, Sessions};
 use crate::web::lifeline::Lifeline;
 
 /// The sessions that may have streams open on one worker.
@@ -72,7 +72,8 @@ impl Streams {
 }
 
 /// Looks at the streams of a service for as long as the worker lives: at all of them when sessions have been ended, and
-/// every [`LOOK_AT_BOUNDS_EVERY`] for what the clock ends. Sleeps while there are none.
+/// every [`LOOK_AT_BOUNDS_EVERY`] for what the wall clock ends: a stream's own timer does not know when that was set.
+/// Sleeps while there are none.
 pub(super) async fn watch(local: Rc<LocalService>) {
     let Some(party) = &local.service.relying_party else { return };
     let mut seen = epoch(party);
@@ -96,11 +97,14 @@ fn epoch(party: &RelyingParty) -> u64 {
     party.revocations.epoch()
 }
 
-/// Whether the session has been ended, or has come to its end. Idleness is no end here: bytes of a stream count as
-/// use, and a stream without any may be quiet by nature.
+/// Whether the session has been ended, or has come to its end.
 fn is_over(known: &Known, party: &RelyingParty) -> bool {
-    let bounds = party.sessions.check(&known.session);
-    known.check_revocations(party).is_err() || bounds.is_err_and(|absent| absent != Absent::IdleTimeout)
+    known.check_revocations(party).is_err() || is_past_its_end(&known.session, &party.sessions)
+}
+
+/// Idleness is no end of a stream: its bytes count as use, and it may be quiet by nature.
+fn is_past_its_end(session: &Session, sessions: &Sessions) -> bool {
+    sessions.check(session).is_err_and(|absent| absent != Absent::IdleTimeout)
 }
 
 /// Whether a session still has streams. Tells of their movement while somebody knows of them.
@@ -117,10 +121,68 @@ fn is_kept(known: &Rc<Known>, party: &RelyingParty) -> bool {
 /// How often the worker asks whether any session has been ended.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// How often it asks each session with streams for its bounds: the wall clock may have been set.
+/// How often it asks each session with streams for its bounds.
 const LOOK_AT_BOUNDS_EVERY: Duration = Duration::from_millis(500);
 
 const TURNS: u128 = LOOK_AT_BOUNDS_EVERY.as_millis() / LOOK_EVERY.as_millis();
 
 /// Sessions that are listed before any is let go.
 const LEAST_ROOM: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arc_swap::ArcSwap;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
+    use super::*;
+    use crate::clock::{Clock, UnixTime};
+    use crate::session::{Binding, Config, CookieName, KeyRing, NewSession, Sealer};
+
+    #[test]
+    fn streams_end_by_the_clock_however_it_came_there_but_not_by_idleness() {
+        const START: UnixTime = UnixTime(1_800_000_000);
+        const HOUR: Duration = Duration::from_secs(3600);
+        let (clock, hand) = Clock::manual(START);
+        let keys = KeyRing::parse(&STANDARD.encode([1; 32])).unwrap();
+        let [service, host, issuer, client_id] =
+            ["app", "app.test", "https://idp.test", "client"].map(str::to_owned);
+        let binding = Binding { service, host, issuer, client_id };
+        let config = Config {
+            cookie_name: CookieName::parse(CookieName::SESSION).unwrap(),
+            idle_timeout: HOUR,
+            max_lifetime: 12 * HOUR,
+            bound_to_token: false,
+            refresh_before: Duration::ZERO,
+        };
+        let sealer = Sealer::new(Arc::new(ArcSwap::from_pointee(keys)), &binding);
+        let sessions = Sessions::new(config, sealer, clock);
+        let login = NewSession {
+            issuer: &binding.issuer,
+            subject: "alice",
+            sid: None,
+            claims: &crate::tag::Claims::new(),
+            keep: &std::collections::BTreeSet::new(),
+            born: START.into(),
+            token_expires_at: START.plus(HOUR),
+            acr: None,
+            auth_time: None,
+            grant: None,
+            id_token: None,
+        };
+        let session = Session::new(login, START).unwrap();
+        for (now, wanted) in [
+            (START, false),
+            (START.plus(2 * HOUR), false),
+            (START.plus(11 * HOUR), false),
+            (START.plus(12 * HOUR), true),
+            (START.plus(1000 * HOUR), true),
+            (START.minus(HOUR), true),
+        ] {
+            hand.set(now);
+            assert_eq!(is_past_its_end(&session, &sessions), wanted, "{now:?}");
+        }
+    }
+}

@@ -15,8 +15,11 @@ use crate::gate::{self, Entrance, KnownProviderSessions, Redeemed, Refreshes, Re
 use crate::oidc::Provider;
 use crate::proxy::Connector;
 use crate::server::{self, Kind};
+use crate::session::redis::{Scope, Store};
 use crate::session::revocation::{DiskLedger, Ledger, Replays};
-use crate::session::{Binding, KeyRing, LoginCookies, OwnCookies, Revocations, Sealer, Sessions};
+use crate::session::{
+    Binding, KeyRing, LoginCookies, OwnCookies, Revocations, Sealer, Sessions, SharedEndings, StoreLedger,
+};
 use crate::telemetry::Metrics;
 use crate::tls::{self, ServerTls};
 
@@ -29,6 +32,16 @@ pub(super) struct Assembly<'a> {
     pub(super) metrics: &'a Metrics,
     /// What keeps revocations over a restart, if there is a state directory.
     pub(super) ledger: Option<&'a Arc<DiskLedger>>,
+    /// Where sessions are, if not in cookies.
+    pub(super) store: Option<&'a Arc<Store>>,
+}
+
+/// What was ended in the sessions of these services, for the processes that share them.
+pub(super) fn shared_endings(services: &[Arc<gate::Service>]) -> SharedEndings {
+    let parties = services.iter().filter_map(|service| service.relying_party.as_ref());
+    let shared =
+        parties.filter_map(|party| Some((party.sessions.scope()?.clone(), party.revocations.clone())));
+    SharedEndings::new(shared.collect())
 }
 
 /// A listener as each box needs it.
@@ -79,18 +92,22 @@ impl Assembly<'_> {
             client_id: oidc.client_id.clone(),
         };
         let sealer = Sealer::new(self.keys.clone(), &binding);
+        let sessions = Sessions::new(service.session.clone(), sealer.clone(), self.clock.clone());
         let events = provider_events(&self.options.log, self.metrics, &service.name);
         let provider = Provider::new(oidc.clone(), self.clock.clone(), Handle::current(), events)
             .map_err(|cause| StartError::Provider { service: service.name.clone(), cause })?;
         Ok(RelyingParty {
             provider,
-            sessions: Sessions::new(service.session.clone(), sealer.clone(), self.clock.clone()),
+            sessions: match self.store {
+                Some(store) => sessions.with_store(store.clone(), Scope::new(&binding)),
+                None => sessions,
+            },
             login_cookies: LoginCookies::new(service.login_cookie.clone()),
             sealer,
             callback_path: service.callback_path.clone(),
             needed_claims: oidc.needed_claims.clone(),
             redeemed: Redeemed::new(),
-            revocations: self.revocations(service),
+            revocations: self.revocations(service, &binding),
             refreshes: Refreshes::new(
                 Handle::current(),
                 self.clock.clone(),
@@ -103,8 +120,12 @@ impl Assembly<'_> {
         })
     }
 
-    fn revocations(&self, service: &config::Service) -> Arc<Revocations> {
-        let ledger = self.ledger.map(|ledger| ledger.clone() as Arc<dyn Ledger>);
+    fn revocations(&self, service: &config::Service, binding: &Binding) -> Arc<Revocations> {
+        let shared = self.store.map(|store| {
+            let ledger = StoreLedger::new(store.clone(), &Scope::new(binding), Handle::current());
+            Arc::new(ledger) as Arc<dyn Ledger>
+        });
+        let ledger = shared.or_else(|| self.ledger.map(|ledger| ledger.clone() as Arc<dyn Ledger>));
         let revocations = Arc::new(Revocations::new(
             service.name.clone(),
             service.session.max_lifetime,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::session::revocation;
+use crate::session::{redis, revocation};
 use crate::telemetry::{Event, Level, Log, Metrics};
 use crate::{oidc, server};
 
@@ -154,6 +154,21 @@ pub(super) fn ledger_events(log: &Log) -> revocation::DiskEvents {
         log.event(match blame {
             Some(blame) => event.blame(blame),
             None => event,
+        });
+    })
+}
+
+/// Turns what happens between us and Redis into events of the log.
+pub(super) fn store_events(log: &Log) -> redis::Events {
+    let log = log.clone();
+    Arc::new(move |happened| {
+        log.event(match happened {
+            redis::Event::Available => {
+                Event::new("store-available", Level::Info).message("sessions in Redis can be used")
+            }
+            redis::Event::Unavailable(reason) => Event::new("store-unavailable", Level::Error)
+                .blame("redis")
+                .message(format!("{reason}; sessions are answered by 503 until it is back")),
         });
     })
 }

@@ -12,13 +12,15 @@ mod watched;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
 
 use crate::clock::Clock;
-use crate::config::{self, Config, LogFormat};
+use crate::config::{self, Authorization, Config, LogFormat};
 use crate::gate::{self, Gate};
 use crate::policy;
 use crate::secret::Source;
 use crate::server::{self, Lifecycle};
+use crate::session::redis::Store;
 use crate::session::revocation::DiskLedger;
 use crate::session::{KeyError, KeyRing};
 use crate::telemetry::{self, Event, Level, Log, Metrics, admin};
@@ -60,6 +62,9 @@ pub enum StartError {
         /// Why.
         cause: crate::proxy::ConfigError,
     },
+    /// The store of sessions.
+    #[error(transparent)]
+    Store(#[from] crate::session::redis::ConfigError),
     /// A certificate.
     #[error("TLS: {0}")]
     Tls(#[from] tls::Error),
@@ -92,6 +97,7 @@ pub struct Proxy {
     gate: Gate,
     limits: server::Limits,
     watched: Watched,
+    store: Option<Arc<Store>>,
     redacted: Arc<str>,
     warnings: Vec<String>,
 }
@@ -111,12 +117,29 @@ impl Proxy {
         // Watches before anything is read: what changes in between is then seen at the first look.
         let watches = Watches::of(config);
         let keys = Arc::new(ArcSwap::from_pointee(KeyRing::load(&config.session_keys)?));
+        let has_sessions =
+            |service: &config::Service| matches!(service.authorization, Authorization::Oidc(_));
+        let served = config.services.iter().any(has_sessions);
+        let store = match config.redis.as_ref().filter(|_| served) {
+            Some(redis) => Some(Store::new(redis.clone(), Handle::current(), events::store_events(&log))?),
+            None => None,
+        };
+        // What was ended is told to all processes where they share sessions, and else kept for the next start.
         let ledger = config
             .state_directory
             .as_deref()
+            .filter(|_| served && store.is_none())
             .map(|state| Arc::new(DiskLedger::new(state, clock.clone(), events::ledger_events(&log))));
         let ledger = ledger.as_ref();
-        let assembly = Assembly { config, options, clock: &clock, keys: &keys, metrics: &metrics, ledger };
+        let assembly = Assembly {
+            config,
+            options,
+            clock: &clock,
+            keys: &keys,
+            metrics: &metrics,
+            ledger,
+            store: store.as_ref(),
+        };
         let services = config
             .services
             .iter()
@@ -149,6 +172,7 @@ impl Proxy {
             gate,
             limits: config.limits.clone(),
             watched,
+            store,
             redacted: config.redacted_yaml().into(),
             warnings: config.warnings.iter().map(ToString::to_string).collect(),
         })
@@ -164,6 +188,9 @@ impl Proxy {
             if let Some(party) = &service.relying_party {
                 tokio::spawn(party.provider.clone().keep_discovered());
             }
+        }
+        if let Some(store) = self.store {
+            tokio::spawn(store.keep_connected(Arc::new(assembly::shared_endings(&self.gate.services))));
         }
         self.admin.serve(&admin::Sources {
             ready: readiness::probe(self.gate.services.clone(), self.gate.lifecycle.clone()),

@@ -56,6 +56,12 @@ pub enum KeyError {
         /// What the system said.
         cause: io::Error,
     },
+    /// Another command is changing the key file, or one was interrupted.
+    #[error("session keys: {} is there: another keygen is at work, or one was interrupted; then remove it", path.display())]
+    Busy {
+        /// What it writes before it replaces the file.
+        path: PathBuf,
+    },
     /// The system gave no random bytes, or the key derivation failed.
     #[error("session keys: the system's cryptography failed")]
     Cryptography,

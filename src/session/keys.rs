@@ -66,7 +66,7 @@ impl KeyRing {
 
     /// The text of a key file with one new key.
     pub(super) fn random_text() -> Result<Secret<String>, Unspecified> {
-        let key = Zeroizing::new(STANDARD.encode(random_key()?.as_slice()));
+        let key = random_key_text()?;
         Ok(Secret::new(format!(
             "# Session keys of Portcullis. The first seals, all open.\n{}\n",
             key.as_str()
@@ -209,6 +209,11 @@ pub enum KeyMistake {
     NoKey,
 }
 
+/// One new key as it stands in a key file.
+pub(super) fn random_key_text() -> Result<Zeroizing<String>, Unspecified> {
+    Ok(Zeroizing::new(STANDARD.encode(random_key()?.as_slice())))
+}
+
 fn random_key() -> Result<Zeroizing<[u8; KEY_BYTES]>, Unspecified> {
     let mut bytes = Zeroizing::new([0; KEY_BYTES]);
     rand::fill(bytes.as_mut_slice())?;
@@ -221,7 +226,7 @@ pub(super) const KEY_ID_BYTES: usize = 4;
 const KEY_BYTES: usize = 32;
 const KEY_ID_INFO: &[u8] = b"portcullis key id 1";
 const SEAL_INFO: &[u8] = b"portcullis seal 1";
-const HINT: &str = "make a key with `openssl rand -base64 32`";
+const HINT: &str = "make a key with `portcullis keygen`";
 const ANY_PADDING: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
 const STANDARD_ANY: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, ANY_PADDING);

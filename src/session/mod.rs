@@ -11,6 +11,7 @@
 mod activity;
 mod cookie;
 mod key_file;
+mod keygen;
 mod keys;
 mod login;
 mod own;
@@ -36,6 +37,7 @@ use crate::clock::{Clock, UnixTime};
 
 pub use cookie::{CookieName, CookieNameError};
 pub use key_file::{KeyError, KeySource, STATE_KEY_FILE};
+pub use keygen::{KeyPlace, add_key, new_key};
 pub use keys::{KeyId, KeyMistake, KeyRing, MAX_KEYS};
 pub use login::{LOGIN_LIFETIME, LoginCookies, MAX_LOGINS, TransactionId};
 pub use own::{OwnCookies, Stripped};

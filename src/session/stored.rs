@@ -32,6 +32,11 @@ impl Sessions {
         self.shelf.is_some()
     }
 
+    /// Whose sessions they are in the store, if that is where they are.
+    pub fn scope(&self) -> Option<&Scope> {
+        self.shelf.as_ref().map(|shelf| &shelf.scope)
+    }
+
     /// Whether sessions can be believed now: without a fresh look at the store nobody knows what has been ended.
     pub fn check_store(&self) -> Result<(), Absent> {
         match &self.shelf {

@@ -234,10 +234,10 @@ fn a_location_that_is_no_field_value_is_no_redirect() {
 }
 
 #[test]
-fn the_session_is_told_in_four_members() {
+fn the_session_is_told_in_five_members() {
     let (.., response) = others(&reply(Audience::Program)).swap_remove(3);
     assert_eq!(field(&response, "content-type"), Some("application/json"));
-    let expected = r#"{"subject":"alice","issuer":"https://idp.example","expiresAt":"2023-11-15T10:13:20Z","idleExpiresAt":"2023-11-14T23:13:20Z"}"#;
+    let expected = r#"{"subject":"alice","issuer":"https://idp.example","session":"AAECAwQFBgcICQoLDA0ODw","expiresAt":"2023-11-15T10:13:20Z","idleExpiresAt":"2023-11-14T23:13:20Z"}"#;
     assert_eq!(text(&response), expected);
 }
 

@@ -83,6 +83,9 @@ async fn a_session_is_of_one_service() {
     let state = Arc::new(TempDir::new().unwrap());
     let first = Stage::build(|_| {}, state.clone()).await.unwrap();
     let browser = first.logged_in().await;
+    // Its state directory is for one process at a time.
+    let Stage { proxy, idp: _idp, config, .. } = first;
+    proxy.stop().await;
     for (field, value) in
         [("name", "other"), ("OIDCClientID", "another"), ("OIDCProviderURL", "https://idp.example.com")]
     {
@@ -91,7 +94,7 @@ async fn a_session_is_of_one_service() {
                 plan.wait_for_discovery = false;
                 plan.idp_is_up = false;
                 for field in ["OIDCProviderURL", "OIDCClientID", "OIDCClientSecret"] {
-                    plan.set(field, first.config["services"][0][field].clone());
+                    plan.set(field, config["services"][0][field].clone());
                 }
                 plan.set(field, json!(value));
             },
@@ -110,7 +113,7 @@ async fn a_session_is_of_one_service() {
         |plan| {
             plan.idp_is_up = false;
             for field in ["OIDCProviderURL", "OIDCClientID", "OIDCClientSecret"] {
-                plan.set(field, first.config["services"][0][field].clone());
+                plan.set(field, config["services"][0][field].clone());
             }
         },
         state,

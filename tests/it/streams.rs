@@ -1,5 +1,6 @@
 //! Streams belong to a session: they end with it, on every worker and as their protocol ends, and keep it in use.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -158,7 +159,11 @@ impl Open {
 /// Of several sessions of one person, on both workers, one ends.
 #[tokio::test]
 async fn a_logout_ends_every_stream_of_the_session() {
-    let stage = Stage::with(|plan| plan.limit("workers", json!(2))).await;
+    let stage = Stage::with(|plan| {
+        plan.limit("workers", json!(2));
+        plan.limit("drain", json!("1s"));
+    })
+    .await;
     let (mut leaving, staying) = (stage.logged_in().await, stage.logged_in().await);
     let cookie = leaving.cookies(HOST);
     // Enough for both workers to have some.
@@ -172,13 +177,18 @@ async fn a_logout_ends_every_stream_of_the_session() {
     stage.app.wait_for_ends(ends + 28).await;
     others.goes_on(&stage).await;
     echoes(&mut public).await;
+    let mut workers = BTreeSet::new();
     for received in stage.app.received() {
         if received.target().ends_with("?leaving") {
-            let record = stage.proxy.record(&received.header("x-request-id").concat()).await;
+            let id = received.header("x-request-id").concat();
+            let record = stage.proxy.record(&id).await;
+            // Each worker numbers its requests from a place of its own.
+            workers.insert(id[..16].to_owned());
             assert_eq!(record["detail"], "the session ended", "{record}");
             assert_eq!(record["action"], "Accept", "{record}");
         }
     }
+    assert_eq!(workers.len(), 2, "{workers:?}");
 }
 
 #[tokio::test]
@@ -227,9 +237,11 @@ async fn a_logout_ends_calls_of_grpc() {
 /// The absolute bound, which no use prolongs.
 #[tokio::test]
 async fn the_longest_life_of_a_session_ends_its_streams() {
-    let stage =
-        Stage::with(|plan| plan.config["session"] = json!({ "idleTimeout": "6s", "maxLifetime": "6s" }))
-            .await;
+    let stage = Stage::with(|plan| {
+        plan.limit("drain", json!("1s"));
+        plan.config["session"] = json!({ "idleTimeout": "6s", "maxLifetime": "6s" });
+    })
+    .await;
     let cookie = stage.logged_in().await.cookies(HOST);
     let begun = Instant::now();
     let open = Open::begin(&stage, "expiring", &cookie, 1).await;

@@ -2,16 +2,20 @@
 //! Everything else is real: sockets, TLS, workers, the provider and the application.
 
 use std::io::Write;
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use portcullis::clock::{Clock, ManualClock, UnixTime};
 use portcullis::config::{self, Environment};
 use portcullis::run::{Options, Proxy};
 use portcullis::telemetry::{Format, Log};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
 use super::app::App;
@@ -20,49 +24,87 @@ use super::idp::{Algorithm, Behaviour, Endpoint, Idp};
 use super::ports::free_port;
 use super::stage::{self, HOST, Plan};
 
-/// A running stage. Dropped, it ends the proxy and demands a log without secrets.
+/// A running stage. Dropped, it ends the proxies and demands a log without secrets.
 #[derive(Debug)]
 pub struct Inside {
     pub idp: Idp,
     pub app: App,
-    /// `https://app.test:<port>`.
+    /// `https://app.test:<port>`: the proxy's port, or that of a balancer in front of several.
     pub origin: String,
+    /// Where each proxy listens itself.
+    pub ports: Vec<u16>,
     clock: ManualClock,
     log: Lines,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    proxies: Vec<Running>,
     _state: TempDir,
 }
 
+#[derive(Debug)]
+struct Running {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
 impl Inside {
-    /// One whose clock stands at the present until it is moved. Sessions can be refreshed.
-    pub async fn with(change: impl FnOnce(&mut Plan)) -> Self {
-        let [port, admin] = [free_port(), free_port()];
-        let mut plan = Plan {
-            behaviour: Behaviour::good(Algorithm::Es256),
-            config: stage::config(port, admin),
-            idp_is_up: true,
-            app_is_up: true,
-            wait_for_discovery: true,
-        };
-        plan.set("OIDCScopes", serde_json::json!(["openid", "email", "profile", "offline_access"]));
+    /// One proxy whose clock stands at the present until it is moved. Sessions can be refreshed.
+    pub async fn with(change: impl Fn(&mut Plan)) -> Self {
+        Self::replicas(1, change).await
+    }
+
+    /// Several proxies with the same keys, behind a balancer that gives each connection to the next.
+    pub async fn replicas(count: usize, change: impl Fn(&mut Plan)) -> Self {
+        let ports: Vec<u16> = (0..count).map(|_| free_port()).collect();
+        let front = if count == 1 { ports[0] } else { free_port() };
         let state = TempDir::new().unwrap();
-        plan.config["stateDirectory"] = serde_json::json!(state.path());
-        change(&mut plan);
+        let plan = |port: u16| {
+            let mut plan = Plan {
+                behaviour: Behaviour::good(Algorithm::Es256),
+                config: stage::config(port, free_port()),
+                idp_is_up: true,
+                app_is_up: true,
+                wait_for_discovery: true,
+            };
+            plan.set("OIDCScopes", json!(["openid", "email", "profile", "offline_access"]));
+            plan.set("OIDCCallbackURL", json!(format!("https://{HOST}:{front}")));
+            plan.config["stateDirectory"] = json!(state.path().join(port.to_string()));
+            if count > 1 {
+                plan.config["session"]["keyFile"] = json!(state.path().join("keys"));
+            }
+            change(&mut plan);
+            plan
+        };
+        std::fs::write(state.path().join("keys"), STANDARD.encode([7; 32])).unwrap();
         let app = App::down();
         app.up().await;
-        let idp = Idp::start(plan.behaviour).await;
-        stage::fill(&mut plan.config, &idp, &app);
+        let idp = Idp::start(plan(front).behaviour).await;
         let (clock, manual) = Clock::manual(UnixTime(super::idp::now()));
         let log = Lines::default();
-        let (stop, stopped) = oneshot::channel();
-        let (serving, served) = oneshot::channel();
-        let (text, output) = (serde_yaml::to_string(&plan.config).unwrap(), log.clone());
-        let thread = std::thread::spawn(move || serve(text, clock, output, stopped, serving));
-        served.await.expect("the proxy started");
-        idp.wait_for(&Endpoint::Discovery, 1).await;
-        let origin = format!("https://{HOST}:{port}");
-        Self { idp, app, origin, clock: manual, log, stop: Some(stop), thread: Some(thread), _state: state }
+        let mut proxies = Vec::new();
+        for port in &ports {
+            let mut plan = plan(*port);
+            stage::fill(&mut plan.config, &idp, &app);
+            let (stop, stopped) = oneshot::channel();
+            let (serving, served) = oneshot::channel();
+            let (text, clock, output) =
+                (serde_yaml::to_string(&plan.config).unwrap(), clock.clone(), log.clone());
+            let thread = std::thread::spawn(move || serve(text, clock, output, stopped, serving));
+            served.await.expect("the proxy started");
+            proxies.push(Running { stop: Some(stop), thread: Some(thread) });
+        }
+        idp.wait_for(&Endpoint::Discovery, count).await;
+        if count > 1 {
+            tokio::spawn(balance(
+                TcpListener::bind((Ipv4Addr::LOCALHOST, front)).await.unwrap(),
+                ports.clone(),
+            ));
+        }
+        let origin = format!("https://{HOST}:{front}");
+        Self { idp, app, origin, ports, clock: manual, log, proxies, _state: state }
+    }
+
+    /// An absolute URL of one of the proxies, past the balancer.
+    pub fn url_of(&self, replica: usize, path: &str) -> String {
+        format!("https://{HOST}:{}{path}", self.ports[replica])
     }
 
     /// Moves the clocks of the proxy and of the provider.
@@ -108,6 +150,18 @@ impl Inside {
     }
 }
 
+/// Gives each connection to the next proxy, byte for byte.
+async fn balance(listener: TcpListener, ports: Vec<u16>) {
+    for port in ports.into_iter().cycle() {
+        let Ok((mut client, _)) = listener.accept().await else { return };
+        tokio::spawn(async move {
+            if let Ok(mut proxy) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut proxy).await;
+            }
+        });
+    }
+}
+
 fn serve(
     config: String,
     clock: Clock,
@@ -132,13 +186,16 @@ fn serve(
 
 impl Drop for Inside {
     fn drop(&mut self) {
-        drop(self.stop.take());
-        let ended = self.thread.take().map(JoinHandle::join);
+        let ends = self.proxies.iter_mut().map(|proxy| {
+            drop(proxy.stop.take());
+            proxy.thread.take().map(JoinHandle::join)
+        });
+        let ended: Vec<_> = ends.collect();
         if std::thread::panicking() {
             eprintln!("{}", self.log.text());
             return;
         }
-        assert!(matches!(ended, Some(Ok(()))), "the proxy panicked");
+        assert!(ended.iter().all(|end| matches!(end, Some(Ok(())))), "a proxy panicked");
         let found = self.idp.secrets().found_in(&self.log.text());
         assert!(found.is_none(), "the log shows a secret");
     }

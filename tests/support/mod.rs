@@ -10,6 +10,7 @@ pub mod inside;
 pub mod origin;
 pub mod ports;
 pub mod proxy;
+pub mod redis;
 pub mod stage;
 
 use std::future::Future;

@@ -41,7 +41,7 @@ session:
         "f.yaml:14:5: services[0].exposedAPIs[0]: no HTTP resource spec has this tag; the nearest is `httpresourcespec:name=one` at f.yaml:17:20",
         "f.yaml:19:10: httpResourceSpecs[0].endpoints[0].URI: ",
         "f.yaml:22:14: httpResourceSpecs[0].endpoints[1].methods: ",
-        "f.yaml:24:10: session.store: `redis` is not supported in this version; choose another value",
+        "f.yaml:24:3: session.redis: is missing; add it (with the url of Redis in it",
     ];
     assert_eq!(lines.len(), expected.len(), "{lines:#?}");
     for (line, expected) in lines.iter().zip(expected) {
@@ -66,7 +66,6 @@ fn yaml_and_shape() {
         (many("servces: []"), "25:1: servces", &["unknown key", "`services`"]),
         (many("cookieName: x"), "25:1: cookieName", &["unknown key", "belongs under `session`"]),
         (many("session: {idletimeout: 1h}"), "25:11: session.idletimeout", &["`idleTimeout`"]),
-        (many("session: {redis: {url: x}}"), "25:11: session.redis", &["not supported in this version"]),
         (many("session: {refreshBefore: 0s}"), "25:26: session.refreshBefore", &["out of range", "from 1s"]),
         (many("session: {idleTimeout: 1 hour}"), "25:24: session.idleTimeout", &["`1 hour`", "90s"]),
         (many("session: {idleTimeout: 0s}"), "25:24: session.idleTimeout", &["out of range", "from 1s on"]),

@@ -3,6 +3,7 @@
 mod examples;
 mod mistakes;
 mod process_mistakes;
+mod redis;
 mod schema;
 mod secrecy;
 mod service_mistakes;

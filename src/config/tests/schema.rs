@@ -127,7 +127,7 @@ fn the_schema_has_what_the_parser_takes() {
 #[test]
 fn the_schema_has_nothing_of_later_versions() {
     let text = editors().to_string();
-    for later in ["JWT", "MTLS", "LetsEncrypt", "redis", "identityAssertion"] {
+    for later in ["JWT", "MTLS", "LetsEncrypt", "identityAssertion"] {
         assert!(!text.contains(later), "{later}");
     }
 }

@@ -93,6 +93,11 @@ impl Address {
         }
     }
 
+    /// Whether TLS is spoken.
+    pub fn uses_tls(&self) -> bool {
+        self.tls
+    }
+
     fn parse_one(text: &str, default_port: u16) -> Result<Self, AddressError> {
         let url = Url::parse(text).map_err(|_| AddressError::NotRedis)?;
         match url.scheme() {

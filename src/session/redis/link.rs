@@ -76,9 +76,13 @@ pub(super) async fn in_time<T>(
 /// quote what was sent.
 pub(super) fn meaning(error: &RedisError) -> Unavailable {
     // Of several commands, what the first that failed says.
-    if let Some(first) = error.clone().into_server_errors().and_then(|errors| errors.first().cloned()) {
-        return meaning(&RedisError::from(first.1));
+    match error.clone().into_server_errors().and_then(|errors| errors.first().cloned()) {
+        Some((_, first)) => meaning_of_one(&RedisError::from(first)),
+        None => meaning_of_one(error),
     }
+}
+
+fn meaning_of_one(error: &RedisError) -> Unavailable {
     match error.code() {
         // What Redis 7.0 says of a right that a script lacks.
         Some("ERR") if error.detail().is_some_and(|text| text.contains(SCRIPT_LACKS_RIGHT)) => {

@@ -62,7 +62,7 @@ pub use error::{StoreError, Unavailable};
 pub use event::{Event, Events};
 pub use lease::{LEASE_LENGTH, Lease};
 pub use record::{MAX_PAYLOAD_BYTES, Scope, ScopeId};
-pub use sync::MAX_STALENESS;
+pub use sync::{MAX_STALENESS, try_once};
 pub use tail::{Ending, Endings, Heard, MAX_ENTRY_BYTES};
 pub use ticket::{TICKET_BYTES, Ticket};
 

@@ -11,11 +11,12 @@ use std::time::Duration;
 use aws_lc_rs::rand;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::config::Config;
 use super::connect::connect;
 use super::error::Unavailable;
 use super::event::Event;
 use super::link::Link;
-use super::tail::{Endings, Tail};
+use super::tail::{Ending, Endings, Heard, Tail};
 use super::{Store, Told};
 
 impl Store {
@@ -86,6 +87,22 @@ impl Store {
             _ => Event::Unavailable(reason.clone()),
         });
     }
+}
+
+/// Connects once and does what every look does, for `portcullis check`. `Ok`: a store would work.
+pub async fn try_once(config: &Config) -> Result<(), Unavailable> {
+    struct Nobody;
+
+    impl Endings for Nobody {
+        fn learn(&self, _: Heard) {}
+
+        fn known(&self) -> Vec<Ending> {
+            Vec::new()
+        }
+    }
+
+    let link = connect(config).await?;
+    Tail::new().poll(&link, &Nobody, true).await
 }
 
 /// Between all of `pause` and five quarters of it: many replicas must not come in step.

@@ -55,6 +55,9 @@ pub(super) struct Tail {
     missing: HashMap<u64, Ending>,
 }
 
+/// Ids, each with the names and values of its fields.
+pub(super) type Page = Vec<(String, Vec<(String, Vec<u8>)>)>;
+
 /// An entry of the stream.
 #[derive(Clone, PartialEq, Eq)]
 struct Entry {
@@ -86,7 +89,7 @@ impl Tail {
         for _ in 0..MOST_PAGES {
             let start = self.last.as_ref().map_or("-", |last| last.id.as_str());
             let (_, page): (Value, Value) = link.run_all(&commands::poll(start)).await?;
-            let (page, mut entries) = parsed(&page)?;
+            let (page, mut entries) = parsed(page)?;
             if let Some(last) = &self.last {
                 if entries.first() != Some(last) {
                     (self.last, whole) = (None, true);
@@ -155,8 +158,8 @@ impl Entry {
 }
 
 /// How many entries the page had, and those of them that have our form.
-fn parsed(page: &Value) -> Result<(usize, Vec<Entry>), Unavailable> {
-    let page: Vec<(String, Vec<(String, Vec<u8>)>)> = redis::from_redis_value(page.clone())
+fn parsed(page: Value) -> Result<(usize, Vec<Entry>), Unavailable> {
+    let page: Page = redis::from_redis_value(page)
         .map_err(|_| Unavailable::Unexpected("revocations of another form".to_owned()))?;
     let entries = page.iter().map(|(id, fields)| {
         let field = |name: &str| {

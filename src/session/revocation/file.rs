@@ -24,8 +24,11 @@ impl File {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        let database =
-            Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(FileBackend::new(file)?)?;
+        let database = Builder::new()
+            .set_cache_size(CACHE_BYTES)
+            // What was damaged since it was written would be believed otherwise.
+            .set_check_integrity_on_open(true)
+            .create_with_backend(FileBackend::new(file)?)?;
         Ok(Self(database))
     }
 

@@ -131,7 +131,10 @@ impl Revocations {
     /// Takes over an end that was made by another process, or by this one before it was started again.
     pub fn learn(&self, revocation: Revocation) {
         self.latest.fetch_max(revocation.made().0, Ordering::Relaxed);
-        self.remember(revocation);
+        // A ledger that is read again must not send every worker looking.
+        if !self.list().holds(&revocation) {
+            self.remember(revocation);
+        }
     }
 
     /// Everything that is known to have been ended.
@@ -150,7 +153,8 @@ impl Revocations {
         self.lose();
     }
 
-    /// Everything that was ever made is over: what had been ended can't be known any more.
+    /// Everything that was made up to now, by the wall clock, is over: what had been ended can't be known any more,
+    /// nor which moments had been drawn.
     fn lose(&self) -> Revocation {
         let expires_at = self.clock.now().plus(self.remembered_for);
         let revocation = Revocation::new(Entry::Everything, Why::Older, self.moment(), expires_at);

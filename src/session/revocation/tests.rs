@@ -210,6 +210,30 @@ fn a_revocation_comes_back_from_its_bytes() {
     assert_eq!(SessionId::parse(&id.to_string()), Some(id));
 }
 
+/// A disk that never answers.
+#[derive(Debug)]
+struct Hung;
+
+impl Ledger for Hung {
+    fn append(&self, _: &str, _: &Revocation) -> Written {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test]
+async fn a_ledger_that_hangs_is_told_once_and_holds_nobody_up() {
+    let (clock, _) = Clock::manual(START);
+    let (tell, told) = channel();
+    let tell = Mutex::new(tell);
+    let events: Events = Arc::new(move |_, event| drop(tell.lock().unwrap().send(event)));
+    let revocations = Revocations::new("app".into(), LIFETIME, clock, Some(Arc::new(Hung)), events);
+    let ends = (0..3).map(|_| revocations.end(Entry::Everything, Why::Admin));
+    let all = futures_util::future::join_all(ends);
+    tokio::time::timeout(3 * DURABLE_WITHIN, all).await.expect("an end that waits for the ledger");
+    let slow = told.try_iter().filter(|event| *event == Event::LedgerSlow).count();
+    assert_eq!(slow, 1);
+}
+
 /// A process: its ledger, and what that told. The file is locked until the thread of a dropped one has noticed.
 struct Process {
     service: Service,
@@ -342,6 +366,34 @@ async fn a_broken_file_is_set_aside_and_every_session_of_before_is_over() {
         drop(next);
         std::fs::remove_file(&aside).unwrap();
     }
+}
+
+/// Damage anywhere in the file: it is found, or it has done no harm.
+#[tokio::test]
+async fn no_damage_revives_a_session() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join(LEDGER_FILE);
+    let first = Process::start(directory.path());
+    let sessions: Vec<_> = (0..50).map(|_| first.service.login("alice", None)).collect();
+    for session in &sessions {
+        first.end(Entry::Session(session.id)).await;
+    }
+    drop(first);
+    drop(Process::start(directory.path()));
+    let whole = std::fs::read(&file).unwrap();
+    let written: Vec<usize> = (0..whole.len()).filter(|at| whole[*at] != 0).collect();
+    let mut found = 0;
+    for at in written.iter().step_by(written.len() / 100) {
+        let mut damaged = whole.clone();
+        damaged[*at] ^= 0x10;
+        std::fs::remove_file(&file).unwrap();
+        std::fs::write(&file, damaged).unwrap();
+        let process = Process::start_at(directory.path(), START.plus(MINUTE));
+        let revived = sessions.iter().filter(|session| process.service.ended(session).is_none()).count();
+        assert_eq!(revived, 0, "of {} by damage at {at}", sessions.len());
+        found += usize::from(process.told.try_recv().is_ok());
+    }
+    assert!(found > 0, "no damage was found at all");
 }
 
 #[tokio::test]

@@ -153,16 +153,11 @@ impl Handler {
         match self.route(&head.method, &head.uri, &head.headers) {
             Ok(Answer::Now(response)) => response,
             Ok(Answer::EndSessions) => ending::end(&self.sources, &head.headers, body).await,
-            Err(refusal) => refusal,
+            Err(refusal) => *refusal,
         }
     }
 
-    fn route(
-        &self,
-        method: &Method,
-        uri: &http::Uri,
-        headers: &http::HeaderMap,
-    ) -> Result<Answer, Response<Full<Bytes>>> {
+    fn route(&self, method: &Method, uri: &http::Uri, headers: &http::HeaderMap) -> Result<Answer, Refusal> {
         if self.scope == Scope::Admin {
             for_this_host_only(uri, headers)?;
         }
@@ -175,16 +170,16 @@ impl Handler {
             "/healthz" | "/readyz" | "/metrics" | "/config" => "GET, HEAD",
             "/sessions/end" => "POST",
             _ => {
-                return Err(problem(
+                return Err(Box::new(problem(
                     StatusCode::NOT_FOUND,
                     "there is /healthz, /readyz, /metrics and, on admin.listen, /config and /sessions/end",
-                ));
+                )));
             }
         };
         if !methods.split(", ").any(|known| known == method.as_str()) {
             let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, &format!("send {methods}"));
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
-            return Err(response);
+            return Err(Box::new(response));
         }
         if matches!(path, "/config" | "/sessions/end") {
             self.authorise(headers)?;
@@ -219,7 +214,7 @@ impl Handler {
     }
 
     /// Wants the token, if there is one. It is read anew every time.
-    fn authorise(&self, headers: &http::HeaderMap) -> Result<(), Response<Full<Bytes>>> {
+    fn authorise(&self, headers: &http::HeaderMap) -> Result<(), Refusal> {
         let Some(token) = &self.token else { return Ok(()) };
         let given = headers.get(AUTHORIZATION).and_then(|value| {
             let (scheme, token) = value.as_bytes().split_at_checked(BEARER.len())?;
@@ -238,9 +233,12 @@ impl Handler {
         response
             .headers_mut()
             .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"portcullis admin\""));
-        Err(response)
+        Err(Box::new(response))
     }
 }
+
+/// What a request gets that may not be made.
+type Refusal = Box<Response<Full<Bytes>>>;
 
 /// What a request gets that was not refused.
 enum Answer {
@@ -250,18 +248,18 @@ enum Answer {
 }
 
 /// No page in a browser gets further, by rebinding a name or from another origin.
-fn for_this_host_only(uri: &http::Uri, headers: &http::HeaderMap) -> Result<(), Response<Full<Bytes>>> {
+fn for_this_host_only(uri: &http::Uri, headers: &http::HeaderMap) -> Result<(), Refusal> {
     if !host_is_loopback(uri, headers) {
-        return Err(problem(
+        return Err(Box::new(problem(
             StatusCode::MISDIRECTED_REQUEST,
             "the admin listener wants a loopback Host: localhost, 127.0.0.1 or [::1]",
-        ));
+        )));
     }
     if headers.contains_key(ORIGIN) {
-        return Err(problem(
+        return Err(Box::new(problem(
             StatusCode::FORBIDDEN,
             "the admin listener does not serve pages of other origins",
-        ));
+        )));
     }
     Ok(())
 }
@@ -338,7 +336,8 @@ mod tests {
             map.append(http::HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap());
         }
         match handler.route(&method.parse().unwrap(), &target.parse().unwrap(), &map) {
-            Ok(Answer::Now(response)) | Err(response) => response.status().as_u16(),
+            Ok(Answer::Now(response)) => response.status().as_u16(),
+            Err(refusal) => refusal.status().as_u16(),
             Ok(Answer::EndSessions) => 200,
         }
     }

@@ -30,7 +30,10 @@ async fn a_server_that_comes_later_goes_and_comes_back() {
     let error = process.store.create(&scope, &ticket, b"p", IDLE).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)));
 
+    assert!(is_unreachable(&try_once(&process.store.config).await.unwrap_err()));
+
     let mut server = Server::at(port, &[]).await;
+    assert_eq!(try_once(&process.store.config).await, Ok(()));
     recovers(&process).await;
     process.store.create(&scope, &ticket, b"p", IDLE).await.unwrap();
     for _ in 0..2 {
@@ -135,7 +138,9 @@ async fn the_documented_rights_are_enough() {
         }
         let less = format!("-{}", right.trim_start_matches('+'));
         let _: String = server.call(&["ACL", "SETUSER", user, &less]).await;
-        let error = uses_everything(&process).await.unwrap_err();
+        // Everything is needed when there is nothing yet.
+        let _: i64 = server.call(&["DEL", "portcullis:{revocations}"]).await;
+        let error = soon(right, uses_everything(&process)).await.unwrap_err();
         assert!(matches!(error, Unavailable::Forbidden), "{right}: {error}");
         let _: String = server.call(&["ACL", "SETUSER", user, right]).await;
         process.works().await;
@@ -152,23 +157,21 @@ async fn uses_everything(process: &Process) -> Result<(), Unavailable> {
         StoreError::Unavailable(unavailable) => unavailable,
         other => panic!("{other}"),
     };
-    let until = async {
-        loop {
-            process.store.create(&scope, &ticket, b"p", IDLE).await.map_err(unavailable)?;
-            process.store.load(&scope, &ticket).await?;
-            process.store.touch(&scope, &ticket, IDLE).await?;
-            if let Some(lease) = process.store.lease(&scope, &ticket).await? {
-                process.store.replace(&scope, &ticket, b"q", &lease).await.map_err(unavailable)?;
-            }
-            process.store.remove(&scope, &ticket).await?;
-            process.store.end(ending("e", IDLE)).await?;
-            // What the looks themselves need.
-            if let Some(outage) = process.store.outage() {
-                return Err(outage);
-            }
+    loop {
+        process.store.create(&scope, &ticket, b"p", IDLE).await.map_err(unavailable)?;
+        process.store.load(&scope, &ticket).await?;
+        process.store.touch(&scope, &ticket, IDLE).await?;
+        if let Some(lease) = process.store.lease(&scope, &ticket).await? {
+            process.store.replace(&scope, &ticket, b"q", &lease).await.map_err(unavailable)?;
         }
-    };
-    soon("a command that is not permitted", until).await
+        process.store.remove(&scope, &ticket).await?;
+        process.store.end(Ending { expires_at: UnixTime(1), ..ending("past", IDLE) }).await?;
+        process.store.end(ending("e", IDLE)).await?;
+        // What the looks themselves need.
+        if let Some(outage) = process.store.outage() {
+            return Err(outage);
+        }
+    }
 }
 
 #[tokio::test]

@@ -143,7 +143,12 @@ impl Drop for Server {
 
 fn spawn(program: &str, directory: &Path, options: &[String]) -> Child {
     let mut command = Command::new(program);
-    command.current_dir(directory).args(options).stdin(Stdio::null()).stdout(Stdio::null());
+    command
+        .current_dir(directory)
+        .args(options)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     command.spawn().unwrap_or_else(|error| panic!("{program}: {error}; run tests/tools.sh"))
 }
 
