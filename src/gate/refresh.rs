@@ -160,11 +160,13 @@ impl Refreshes {
     /// Another process refreshes: what it wrote is there in a moment.
     async fn follow(&self, party: &RelyingParty, base: &Session) {
         let Some(ticket) = &base.ticket else { return };
-        let until = Instant::now() + FOLLOW_FOR;
-        while Instant::now() < until {
+        let began = Instant::now();
+        while began.elapsed() < FOLLOW_FOR {
             match party.sessions.load(ticket).await {
                 Ok(session) if session.revision > base.revision => return self.keep(session),
-                Ok(_) => tokio::time::sleep(FOLLOW_EVERY).await,
+                // As long as requests wait, often.
+                Ok(_) if began.elapsed() < MAX_WAIT => tokio::time::sleep(FOLLOW_EVERY).await,
+                Ok(_) => tokio::time::sleep(FOLLOW_ON_EVERY).await,
                 Err(_) => break,
             }
         }
@@ -191,8 +193,11 @@ impl Refreshes {
             Ok(refreshed) => self.renew(party, base, refreshed),
             Err(oidc::RefreshError::Ended(reason)) => Err(reason.to_string()),
             Err(oidc::RefreshError::Unavailable(reason)) => {
-                self.state().retry_at.put(base.id, Instant::now() + RETRY_PAUSE);
+                let failed_before = self.state().retry_at.put(base.id, Instant::now() + RETRY_PAUSE);
                 self.metrics.refresh(&service.name, RefreshResult::unavailable);
+                if failed_before.is_some() {
+                    return;
+                }
                 let message = format!("{reason}; the session goes on with the tags that it has");
                 let event = Event::new("refresh-failed", Level::Warning).blame("provider");
                 return self.tell(service, base, event.message(message));
@@ -345,9 +350,11 @@ const KEPT_FOR: Duration = Duration::from_secs(600);
 const MAX_NEWEST: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 /// Token calls of one service under way.
 const MAX_RUNNING: usize = 1_000;
-/// How long, and how often, a session that another process refreshes is looked for.
-const FOLLOW_FOR: Duration = Duration::from_secs(3);
+/// How long a session that another process refreshes is looked for: a refresh takes 15 s at most.
+const FOLLOW_FOR: Duration = Duration::from_secs(16);
+/// How often, while requests wait for it, and later.
 const FOLLOW_EVERY: Duration = Duration::from_millis(50);
+const FOLLOW_ON_EVERY: Duration = Duration::from_millis(500);
 /// The pause after that, or when the store can't tell.
 const FOLLOW_PAUSE: Duration = Duration::from_secs(1);
 /// How often, and in what pauses, a refreshed session is written.

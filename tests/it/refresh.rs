@@ -279,7 +279,35 @@ async fn ten_minutes_without_the_provider_fail_nobody() {
     soon("everybody to be refreshed", back).await;
 }
 
-/// A session ends at its bounds whatever is refreshed, and a clock that jumps prolongs nothing.
+/// REL-11: a clock that jumps, forward or back, prolongs no session and locks nobody out: at worst there is one more
+/// login, which works at once. What was ended stays ended.
+#[tokio::test]
+async fn a_clock_that_jumps_prolongs_nothing_and_locks_nobody_out() {
+    for hours in [1, -1, 24, -24, 24 * 365 * 13, -24 * 365] {
+        let inside = Inside::with(two_workers).await;
+        let mut browser = inside.logged_in().await;
+        let mut ended = inside.logged_in().await;
+        let logout = inside.url("/aporeto/oidc/logout");
+        let copy = ended.clone();
+        ended.send("POST", &logout, &[("sec-fetch-site", "same-origin")], b"").await.expect(200);
+        inside.jump(hours * 3600);
+        let answer = browser.navigate(&inside.url("/app/")).await;
+        // An hour back is a session from the future, an hour on has been idle for too long.
+        assert_eq!(answer.status, 302, "{hours} h: {answer:?}");
+        copy.clone().fetch(&inside.url("/app/")).await.expect(401);
+        browser.follow(&inside.url("/app/")).await.expect(200);
+        for _ in 0..3 {
+            inside.advance(TOKEN_LIFETIME);
+            browser.fetch(&inside.url("/app/")).await.expect(200);
+        }
+        inside.jump(-hours * 3600);
+        copy.clone().fetch(&inside.url("/app/")).await.expect(401);
+        browser.follow(&inside.url("/app/")).await.expect(200);
+        browser.fetch(&inside.url("/app/")).await.expect(200);
+    }
+}
+
+/// A session ends at its bounds, whatever is refreshed.
 #[tokio::test]
 async fn refreshes_prolong_nothing_but_themselves() {
     let inside = Inside::with(|plan| {

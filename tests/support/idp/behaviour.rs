@@ -102,7 +102,7 @@ pub struct Behaviour {
     /// Whether a requested `acr_values` / `max_age` is honoured.
     pub honours_step_up: bool,
     /// How many seconds its clock is ahead of this machine's.
-    pub seconds_ahead: u64,
+    pub seconds_ahead: i64,
     /// How long access tokens and ID tokens live.
     pub token_lifetime: u64,
     /// Whether a refresh token is good for one use, and a second use ends all that came from its login.

@@ -196,7 +196,7 @@ fn end_session(call: &Call) -> Reply {
 
 pub(super) fn logout_token(shared: &Shared, change: impl FnOnce(&mut Value)) -> String {
     let behaviour = shared.behaviour.lock().unwrap().clone();
-    let now = now() + behaviour.seconds_ahead;
+    let now = now().saturating_add_signed(behaviour.seconds_ahead);
     let mut claims = json!({
         "iss": shared.issuer,
         "aud": behaviour.client_id,
@@ -234,7 +234,7 @@ fn id_token(
     grant: &Grant,
     change: impl FnOnce(&mut Value),
 ) -> String {
-    let now = now() + behaviour.seconds_ahead;
+    let now = now().saturating_add_signed(behaviour.seconds_ahead);
     let mut claims = json!({
         "iss": shared.issuer,
         "aud": behaviour.client_id,
