@@ -27,6 +27,8 @@ const EVENTS = {
   'grant.revoked': (_ctx, id) => ({ id }),
   'refresh_token.saved': ({ jti }) => ({ jti }),
   'refresh_token.consumed': ({ jti }) => ({ jti }),
+  // Because somebody named it; the others of a grant that is revoked go without this.
+  'refresh_token.destroyed': ({ jti }) => ({ jti }),
   'authorization.success': (ctx) => ({ user: ctx.oidc.session.accountId, sid: ctx.oidc.session.sidFor(CLIENT_ID) }),
   'end_session.success': () => ({}),
   'backchannel.success': (_ctx, _client, user, sid) => ({ user, sid }),

@@ -1,14 +1,14 @@
 // Session keys that are changed while somebody is there.
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
+import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { arrive, openLiveStage, replay } from './people.mjs';
-import { openBrowsers, until } from './support.mjs';
+import { BINARY, openBrowsers, until } from './support.mjs';
 
-const key = () => randomBytes(32).toString('base64');
-const [OLD, NEW] = [key(), key()];
+const keygen = (...options) => execFileSync(BINARY, ['keygen', '--into', file, ...options]);
+const keys = () => fs.readFileSync(file, 'utf8').split('\n').filter((line) => line !== '' && !line.startsWith('#'));
 
 let browsers, stage, file;
 
@@ -17,7 +17,7 @@ before(async () => {
   stage = await openLiveStage({
     session: (folder) => {
       file = path.join(folder, 'keys');
-      fs.writeFileSync(file, `${OLD}\n`);
+      keygen();
       // Cookies are sealed anew after a tenth of that.
       return `{ keyFile: "${file}", idleTimeout: 60s }`;
     },
@@ -29,12 +29,17 @@ after(async () => {
   await stage?.stop();
 });
 
-// Replaces the file, as people and Kubernetes do, and waits until it is in use.
-async function rotate(...keys) {
+// Changes the file, and waits until that is in use.
+async function rotate(change) {
   const before = stage.proxy.events('key-rotation').length;
-  fs.writeFileSync(`${file}.new`, `# made today\n${keys.join('\n')}\n`);
+  change();
+  await until('the keys', async () => stage.proxy.events('key-rotation').length > before);
+}
+
+// Replaces the file as a whole, as Kubernetes does.
+function replace(...lines) {
+  fs.writeFileSync(`${file}.new`, `# made today\n${lines.join('\n')}\n`);
   fs.renameSync(`${file}.new`, file);
-  await until('the new keys', async () => stage.proxy.events('key-rotation').length > before);
 }
 
 test('nobody who is there notices that the keys change', async () => {
@@ -53,12 +58,14 @@ test('nobody who is there notices that the keys change', async () => {
     })();
     return state;
   });
-  await rotate(OLD, NEW);
-  await rotate(NEW, OLD);
+  await rotate(() => keygen('--append'));
+  const [old, fresh] = keys();
+  assert.notEqual(old, fresh);
+  await rotate(() => replace(fresh, old));
   assert.equal(await replay(stage, first), 200, 'the old key still opens');
   const before = await bob.cookie();
   await until('a cookie under the new key', async () => (await bob.cookie()) !== before);
-  await rotate(NEW);
+  await rotate(() => replace(fresh));
   assert.deepEqual(await bob.fetch(3), [200, 200, 200]);
   const statuses = await busy.evaluate(async (state) => { state.go = false; await state.over; return [...state.statuses.keys()]; });
   assert.deepEqual(statuses, [200]);

@@ -97,7 +97,9 @@ export async function openStreams({ page }) {
   return {
     over: () => streams.evaluate(({ over }) => over),
     ends: async () => {
-      const over = Object.entries(await streams.evaluate(({ ends }) => ends));
+      // If some go on, what has ended is told all the same.
+      const enough = ({ over, ends }) => Promise.race([ends, new Promise((resolve) => { setTimeout(() => resolve(over), 10_000); })]);
+      const over = Object.entries(await streams.evaluate(enough));
       return { how: Object.fromEntries(over.map(([name, { how }]) => [name, how])), at: Math.max(...over.map(([, { at }]) => at)) };
     },
   };

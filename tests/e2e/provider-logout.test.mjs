@@ -1,11 +1,9 @@
 // Logout that the provider tells of: server to server (Back-Channel Logout 1.0) by oidc-provider, and by a frame in the
 // browser (Front-Channel Logout 1.0), which oidc-provider has not, by a page of its origin.
 import assert from 'node:assert/strict';
-import fs from 'node:fs';
-import path from 'node:path';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import { arrive, ENDED, openLiveStage, openStreams, replay } from './people.mjs';
-import { HOST } from './stage.mjs';
+import { authorities, HOST } from './stage.mjs';
 import { logOutAtProvider, openBrowsers, until } from './support.mjs';
 
 // Of the end of a session, from the provider's word to the last stream.
@@ -17,7 +15,7 @@ after(() => browsers?.close());
 
 // A stage whose provider tells of logouts.
 async function openToldStage(sessionRequired, given) {
-  const authority = () => fs.readFileSync(path.join(stage.proxy.state, 'certs/app/ca.pem'));
+  const authority = () => authorities(stage);
   const stage = await openLiveStage({
     provider: (base) => ({ backChannel: { uri: `${base}/aporeto/oidc/backchannel-logout`, sessionRequired, authority } }),
     // Streams that go on hold up no test.
@@ -59,7 +57,7 @@ for (const sessionRequired of [true, false]) {
       for (const [at, stream] of streams.entries()) if (!ended[at]) assert.deepEqual(await stream.over(), {});
       assert.equal(stage.proxy.events('backchannel-logout').length, 1);
 
-      await stage.restart();
+      await stage.restart({ crash: sessionRequired });
       assert.deepEqual(await Promise.all(cookies.map((cookie) => replay(stage, cookie))), wanted);
       // Who was logged out can log in again.
       const [{ page: home }] = people;

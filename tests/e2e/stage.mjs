@@ -45,13 +45,16 @@ export async function openStage({ launch, ...given }) {
     for (const [at, exposedPort] of exposedPorts.entries()) {
       const text = configuration({ ...stage, exposedPort, adminPort: adminPorts[at] }, { ...wanted, session });
       stage.proxies[at] = await startProxy(text, { env: { SECRET: CLIENT_SECRET } });
-      closers.push(() => stage.proxies[at].end());
+      closers.push(async () => {
+        await stage.proxies[at].end();
+        fs.rmSync(stage.proxies[at].state, { recursive: true, force: true });
+      });
     }
     // The first or only one.
     Object.defineProperty(stage, 'proxy', { get: () => stage.proxies[0], enumerable: true });
-    // That one again, with what it has written down.
-    stage.restart = async () => {
-      await stage.proxy.end();
+    // That one again, with what it has written down; as an operator ends it, or as a crash does.
+    stage.restart = async ({ crash = false } = {}) => {
+      await (crash ? stage.proxy.crash() : stage.proxy.end());
       stage.proxies[0] = await stage.proxy.restarted();
     };
     return stage;
@@ -91,6 +94,9 @@ log: { format: json }
 `;
 }
 
+// What the certificates of a stage's proxies are verified with.
+export const authorities = ({ proxies }) => proxies.map(({ state }) => fs.readFileSync(path.join(state, 'certs/app/ca.pem')));
+
 // An application within the test: a server of this process on `port`, which `prepare` may add to.
 export async function serve(port, answer, prepare = () => {}) {
   const server = http.createServer(answer);
@@ -118,11 +124,13 @@ async function balance(ports) {
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
+  const lead = (...numbers) => { serving = numbers.map((number) => ports[number]); };
   const cut = () => { for (const socket of open) socket.destroy(); };
   return {
     port: server.address().port,
-    // Ends all connections; those to come go to these replicas, by their numbers.
-    serve: (...numbers) => { serving = numbers.map((number) => ports[number]); cut(); },
+    // Connections to come go to these replicas, by their numbers; `serve` ends all others besides.
+    lead,
+    serve: (...numbers) => { lead(...numbers); cut(); },
     stop: () => new Promise((resolve) => { server.close(resolve); cut(); }),
   };
 }

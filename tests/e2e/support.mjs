@@ -75,6 +75,7 @@ export async function startProxy(yaml, { env = {}, state = fs.mkdtempSync(path.j
       const code = await running.stop();
       if (code !== 0) throw new Error(`portcullis ended with ${code}:\n${running.output()}`);
     },
+    crash: async () => { running.child.kill('SIGKILL'); await running.stop(); },
     restarted: () => startProxy(yaml, { env, state }),
   };
 }
