@@ -60,7 +60,7 @@ async fn every_mistake_is_told_at_once() {
         (25, "methods", "method"),
         (29, "public", "allowedScopes"),
         (32, "cookieName", "__Host-"),
-        (33, "store", "not supported in this version"),
+        (32, "session.redis", "is missing"),
     ] {
         let told = errors.lines().any(|error| {
             error.contains(&format!("portcullis.yaml:{line}:")) && error.contains(key) && error.contains(word)
@@ -168,7 +168,7 @@ async fn the_schema_is_printed() {
     assert_eq!(finished.code, Some(0), "{finished:?}");
     let schema: Value = serde_json::from_str(&finished.stdout).unwrap();
     assert!(schema["properties"]["services"].is_object(), "{schema}");
-    for absent in ["redis", "LetsEncrypt", "identityAssertion", "MTLS"] {
+    for absent in ["LetsEncrypt", "identityAssertion", "MTLS"] {
         assert!(!finished.stdout.contains(absent), "{absent}");
     }
 }

@@ -3,16 +3,22 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use futures_util::future::join_all;
 use serde_json::json;
+use tempfile::TempDir;
 use tokio::sync::Semaphore;
 
+use crate::support::app::App;
 use crate::support::client::Browser;
-use crate::support::idp::{Algorithm, Behaviour, set};
+use crate::support::idp::{Algorithm, Behaviour, Endpoint, Idp, set};
 use crate::support::inside::Inside;
+use crate::support::ports::free_port;
+use crate::support::proxy::Proxy;
 use crate::support::redis::Redis;
 use crate::support::soon;
-use crate::support::stage::Plan;
+use crate::support::stage::{self, HOST, Plan};
 
 const TOKEN_LIFETIME: Duration = Duration::from_secs(300);
 const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
@@ -230,4 +236,82 @@ async fn a_stolen_dump_opens_nothing() {
         assert!(!text.contains(word), "{word}");
     }
     assert!(stage.idp.secrets().found_in(&text).is_none());
+}
+
+/// The replica that refreshes is killed in the middle of it, before the provider has answered or after: the other one
+/// takes over when the lease is over. At worst, where the new token died with its only owner, there is one clean login.
+#[tokio::test]
+async fn the_one_who_refreshes_is_killed() {
+    for answered in [false, true] {
+        let redis = Redis::start().await;
+        let app = App::down();
+        app.up().await;
+        let mut behaviour = Behaviour::good(Algorithm::Es256);
+        // Due after six seconds.
+        behaviour.token_lifetime = 12;
+        let idp = Idp::start(behaviour).await;
+        let state = Arc::new(TempDir::new().unwrap());
+        std::fs::write(state.path().join("keys"), STANDARD.encode([7; 32])).unwrap();
+        let ports = [free_port(), free_port()];
+        let start = async |port: u16| {
+            let mut config = stage::config(port, free_port());
+            let service = &mut config["services"][0];
+            service["OIDCScopes"] = json!(["openid", "email", "profile", "offline_access"]);
+            service["OIDCCallbackURL"] = json!(format!("https://{HOST}:{}", ports[0]));
+            config["session"] = json!({
+                "store": "redis", "redis": { "url": redis.url() }, "keyFile": state.path().join("keys"),
+            });
+            stage::fill(&mut config, &idp, &app);
+            let config = serde_yaml::to_string(&config).unwrap();
+            let proxy = Proxy::start_in(Arc::new(TempDir::new().unwrap()), &config, &[]).await;
+            let proxy = proxy.unwrap_or_else(|finished| panic!("{finished:#?}"));
+            proxy.event("store-available").await;
+            proxy
+        };
+        let url = |replica: usize| format!("https://{HOST}:{}/app/", ports[replica]);
+        let (first, _second) = (start(ports[0]).await, start(ports[1]).await);
+        idp.wait_for(&Endpoint::Discovery, 2).await;
+        let mut browser = Browser::new(idp.secrets());
+        browser.follow(&url(0)).await.expect(200);
+        let barrier = Arc::new(Semaphore::new(0));
+        idp.change(|behaviour| behaviour.refresh_barrier = Some(barrier.clone()));
+        let asked = async {
+            while idp.refreshes() == 0 {
+                browser.clone().fetch(&url(0)).await.expect(200);
+            }
+        };
+        soon("the refresh to begin", asked).await;
+        if answered {
+            redis.freeze();
+            barrier.add_permits(1);
+            // It has the new tokens, and nowhere to put them.
+            first.event("refresh").await;
+        }
+        first.kill().await;
+        redis.thaw();
+        barrier.add_permits(100);
+        let mut logins = 0;
+        let over = async {
+            // The second replica has asked, and everybody is served again.
+            while idp.refreshes() < 2 || browser.clone().fetch(&url(1)).await.status != 200 {
+                let answer = browser.navigate(&url(1)).await;
+                match answer.status {
+                    200 | 503 => {}
+                    302 => {
+                        logins += 1;
+                        let callback =
+                            browser.navigate(answer.location().as_str()).await.expect(302).location();
+                        // The callback's host is that of the replica that is gone.
+                        let back = callback.as_str().replace(&ports[0].to_string(), &ports[1].to_string());
+                        browser.navigate(&back).await.expect(303);
+                    }
+                    other => panic!("{other}"),
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        soon("the other to take over", over).await;
+        // What it had sent before it was killed may have reached Redis all the same.
+        assert!(logins <= usize::from(answered), "answered: {answered}, {logins} logins");
+    }
 }

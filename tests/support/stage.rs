@@ -208,7 +208,7 @@ pub fn config(port: u16, admin: u16) -> Value {
 }
 
 /// Fills in what the services do not say of their provider and application. A null is taken away.
-pub(super) fn fill(config: &mut Value, idp: &Idp, app: &App) {
+pub fn fill(config: &mut Value, idp: &Idp, app: &App) {
     let behaviour = idp.behaviour();
     for service in config["services"].as_array_mut().unwrap() {
         let service = service.as_object_mut().unwrap();

@@ -138,6 +138,13 @@ fn ending(entry: &str, lives: Duration) -> Ending {
     Ending { scope: scope("app").id(), entry: entry.as_bytes().to_vec(), expires_at }
 }
 
+/// The command that makes the user of the documentation; its third word is the name, `PASSWORD` the password.
+fn documented_user() -> Vec<&'static str> {
+    let text = include_str!("../../../../docs/sessions-redis.md");
+    let rule = text.lines().find(|line| line.starts_with("ACL SETUSER ")).unwrap();
+    rule.split_whitespace().collect()
+}
+
 async fn soon<F: Future>(what: &str, future: F) -> F::Output {
     match tokio::time::timeout(PATIENCE, future).await {
         Ok(output) => output,

@@ -107,9 +107,7 @@ async fn a_server_that_only_reads_is_down() {
 #[tokio::test]
 async fn the_documented_rights_are_enough() {
     let server = Server::start().await;
-    let text = include_str!("../../../../docs/sessions-redis.md");
-    let rule = text.lines().find(|line| line.starts_with("ACL SETUSER ")).unwrap();
-    let words: Vec<&str> = rule.split_whitespace().collect();
+    let words = documented_user();
     let _: String = server.call(&words).await;
     let (user, password) = (words[2], words.iter().find_map(|word| word.strip_prefix('>')).unwrap());
     let url = |password: &str| format!("redis://{user}:{password}@127.0.0.1:{}", server.port);
@@ -188,4 +186,23 @@ async fn more_commands_than_the_bound_fail_at_once() {
     assert!(outcomes.iter().all(Result::is_err));
     process.works().await;
     assert!(process.store.load(&scope, &ticket).await.unwrap().is_none(), "all of them were given back");
+}
+
+#[tokio::test]
+async fn attempts_are_a_second_apart_and_told_once() {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("redis://127.0.0.1:{}", listener.local_addr().unwrap().port());
+    let process = Process::started(config(&url, Topology::Single));
+    let mut attempts = Vec::new();
+    while attempts.len() < 4 {
+        // Closed at once, which is the quickest way to fail.
+        drop(soon("an attempt", listener.accept()).await.unwrap());
+        attempts.push(Instant::now());
+    }
+    for pair in attempts.windows(2) {
+        // From accept to accept, so a little less is possible.
+        assert!(pair[1] - pair[0] > Duration::from_millis(800), "{attempts:?}");
+    }
+    let told = process.told();
+    assert!(matches!(told.as_slice(), [Event::Unavailable(_)]), "{told:?}");
 }

@@ -149,7 +149,11 @@ async fn a_cluster_of_six_and_the_loss_of_a_master() {
         nodes.push(Server::with(&options).await);
     }
     form(&nodes).await;
-    let urls: Vec<_> = nodes.iter().take(2).map(Server::url).collect();
+    for node in &nodes {
+        let _: String = node.call(&documented_user()).await;
+    }
+    let url = |node: &Server| format!("redis://{}:PASSWORD@127.0.0.1:{}", documented_user()[2], node.port);
+    let urls: Vec<_> = nodes.iter().take(2).map(url).collect();
     let process = Process::connected(config(&urls.join(","), Topology::Cluster)).await;
     let scope = scope("app");
     let mut tickets = Vec::new();
@@ -196,7 +200,7 @@ async fn a_cluster_of_six_and_the_loss_of_a_master() {
     };
     soon("the replica of the lost master", until).await;
     process.works().await;
-    let later = Process::connected(config(&nodes[1].url(), Topology::Cluster)).await;
+    let later = Process::connected(config(&url(&nodes[1]), Topology::Cluster)).await;
     later.knows(&process.memory.known()[0]).await;
 }
 
