@@ -5,6 +5,7 @@ import fs from 'node:fs';
 import https from 'node:https';
 import path from 'node:path';
 import { after, before, beforeEach, afterEach, describe, test } from 'node:test';
+import { CLIENT_ID } from './idp.mjs';
 import { arrive, ENDED, openLiveStage, openStreams, replay } from './people.mjs';
 import { HOST } from './stage.mjs';
 import { ARTIFACTS, logOutAtProvider, openBrowsers, until } from './support.mjs';
@@ -69,6 +70,22 @@ describe('RP-initiated logout', () => {
     await page.goto(`${stage.base}/`);
     return { page };
   }
+
+  test('leads there and back also for who has too large an ID token to be named by it', async () => {
+    const many = await arrive(browsers, stage, 'many');
+    const { page } = many;
+    assert.ok((await many.cookies()).length > 1);
+    await page.goto(`${stage.base}${LOGOUT}`);
+    await press(page, 'form button');
+    const asked = new URL(page.url()).searchParams;
+    assert.equal(asked.get('id_token_hint'), null);
+    assert.equal(asked.get('client_id'), CLIENT_ID);
+    assert.equal(asked.get('logout_hint'), 'many');
+    assert.deepEqual(await many.cookies(), [], 'all of them are gone');
+    await logOutAtProvider(page);
+    assert.match(await page.innerText('main'), /signed out/i);
+    await many.close();
+  });
 
   test('who stays signed in at the provider is nevertheless signed out here', async () => {
     const { page } = alice;

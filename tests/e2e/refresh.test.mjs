@@ -166,4 +166,61 @@ describe('refresh', { concurrency: true }, () => {
       assert.deepEqual(await bob.cookies(), []);
     });
   });
+
+  describe('of a session in several cookies', { concurrency: 1 }, () => {
+    let browsers, stage, many;
+
+    before(async () => {
+      browsers = await openBrowsers();
+      stage = await openLiveStage({ provider: () => ({ tokenLifetime: LIFETIME }), limits: '{ shutdownDelay: 0s, workers: 2 }' });
+      many = await arrive(browsers, stage, 'many');
+    });
+
+    after(async () => {
+      await browsers?.close();
+      await stage?.stop();
+    });
+
+    const parts = async () => (await many.cookies()).map(({ name }) => name).sort();
+
+    test('the parts in the browser are always of one piece', async () => {
+      const split = await parts();
+      assert.ok(split.length > 1, split.join());
+      for (let round = 1; round <= ROTATIONS; round += 1) {
+        await due(stage, LIFETIME);
+        assert.deepEqual(await many.fetch(FETCHES), Array(FETCHES).fill(200));
+        assert.deepEqual(await parts(), split);
+        assert.equal(await replay(stage, await many.cookie()), 200);
+        await assertGoodStanding(stage, round);
+      }
+    });
+
+    test('a session that gets smaller leaves no part behind, and one that grows has all', async () => {
+      const { users } = stage.idp;
+      const { groups } = users.many;
+      const split = await parts();
+      users.many.groups = ['staff'];
+      await due(stage, LIFETIME);
+      assert.deepEqual(await many.fetch(FETCHES), Array(FETCHES).fill(200));
+      assert.deepEqual(await parts(), ['__Host-portcullis']);
+      users.many.groups = groups;
+      await due(stage, LIFETIME);
+      assert.deepEqual(await many.fetch(FETCHES), Array(FETCHES).fill(200));
+      assert.deepEqual(await parts(), split);
+      await assertGoodStanding(stage, ROTATIONS + 2);
+      // A process that remembers nothing reads them just as well.
+      await stage.restart();
+      assert.deepEqual(await many.fetch(), [200]);
+    });
+
+    test('one that grows beyond all bounds ends, and the log names the claim', async () => {
+      const { users } = stage.idp;
+      users.many.groups = users.huge.groups;
+      await due(stage, LIFETIME);
+      assert.deepEqual(await many.fetch(3), [401, 401, 401]);
+      const [{ subject, message }] = await until('the event', async () => [stage.proxy.events('refresh-refused')].find(({ length }) => length === 1));
+      assert.equal(subject, 'many');
+      assert.match(message, /`groups`/);
+    });
+  });
 });
