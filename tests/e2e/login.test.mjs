@@ -2,63 +2,43 @@
 // Chromium as the user.
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
-import os from 'node:os';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { CLIENT_ID, CLIENT_SECRET, startIdp } from './idp.mjs';
-import { ARTIFACTS, freePorts, logInAtProvider, openBrowser, request, start, startProxy } from './support.mjs';
+import { CLIENT_SECRET } from './idp.mjs';
+import { openStage } from './stage.mjs';
+import { ARTIFACTS, logInAtProvider, logOutAtProvider, openBrowser, request, start } from './support.mjs';
+
+// A folder of files, as an application.
+function serveFiles(port, folder) {
+  for (const [name, text] of [
+    ['index.html', '<title>home</title><h1>home</h1>'], ['report a.html', '<title>report</title><h1>report</h1>'],
+    ['public/logo.txt', 'logo'], ['admin/index.html', '<title>admin</title><h1>admin</h1>'],
+  ]) {
+    fs.mkdirSync(path.dirname(path.join(folder, name)), { recursive: true });
+    fs.writeFileSync(path.join(folder, name), text);
+  }
+  return start('python3', ['-u', '-m', 'http.server', String(port), '--bind', '127.0.0.1', '-d', folder],
+    { ready: (text) => text.includes('Serving HTTP') });
+}
 
 for (const claimsInIdToken of [true, false]) {
   describe(`login with claims in the ${claimsInIdToken ? 'ID token' : 'UserInfo answer'}`, () => {
-    let idp, app, proxy, base, ports;
+    let stage, idp, proxy, base;
 
     before(async () => {
-      ports = await freePorts(3);
-      const [exposedPort, appPort, adminPort] = ports;
-      base = `https://app.localhost:${exposedPort}`;
-      idp = await startIdp({ redirectUri: `${base}/aporeto/oidc/callback`, claimsInIdToken });
-      const root = fs.mkdtempSync(path.join(os.tmpdir(), 'portcullis-app-'));
-      for (const [name, text] of [
-        ['index.html', '<title>home</title><h1>home</h1>'], ['report a.html', '<title>report</title><h1>report</h1>'],
-        ['public/logo.txt', 'logo'], ['admin/index.html', '<title>admin</title><h1>admin</h1>'],
-      ]) {
-        fs.mkdirSync(path.dirname(path.join(root, name)), { recursive: true });
-        fs.writeFileSync(path.join(root, name), text);
-      }
-      app = await start('python3', ['-u', '-m', 'http.server', String(appPort), '--bind', '127.0.0.1', '-d', root],
-        { ready: (text) => text.includes('Serving HTTP') });
-      proxy = await startProxy(`
-services:
-- name: files
-  type: HTTP
-  authorizationType: OIDC
-  OIDCProviderURL: ${idp.issuer}
-  OIDCClientID: ${CLIENT_ID}
-  OIDCClientSecret: \${SECRET}
-  OIDCCallbackURL: ${base}
-  OIDCScopes: [openid, email, profile, groups]
-  port: ${appPort}
-  exposedPort: ${exposedPort}
-  exposedAPIs:
-  - - app=files
-httpResourceSpecs:
-- name: files
-  associatedTags: [app=files]
-  endpoints:
-  - { URI: /public/*, methods: [GET], public: true }
-  - { URI: /*, methods: [GET], allowedScopes: [[groups=staff]] }
-  - { URI: /admin/*, methods: [GET], allowedScopes: [[groups=admin]] }
-admin: { listen: "127.0.0.1:${adminPort}" }
-limits: { shutdownDelay: 0s }
-log: { format: json }
-`, { env: { SECRET: CLIENT_SECRET } });
+      stage = await openStage({
+        launch: serveFiles,
+        provider: () => ({ claimsInIdToken }),
+        endpoints: [
+          '{ URI: /public/*, methods: [GET], public: true }',
+          '{ URI: /*, methods: [GET], allowedScopes: [[groups=staff]] }',
+          '{ URI: /admin/*, methods: [GET], allowedScopes: [[groups=admin]] }',
+        ],
+      });
+      ({ idp, proxy, base } = stage);
     });
 
-    after(async () => {
-      if (proxy) assert.equal(await proxy.stop(), 0, proxy.output());
-      await app?.stop();
-      await idp?.stop();
-    });
+    after(() => stage?.stop());
 
     test('deep link, login, byte-identical return; the second request asks the provider nothing', async () => {
       const browser = await openBrowser();
@@ -89,6 +69,8 @@ log: { format: json }
         await page.goto(`${base}/aporeto/oidc/logout`);
         await page.screenshot({ path: path.join(ARTIFACTS, 'logout.png') });
         await Promise.all([page.waitForNavigation(), page.click('form button')]);
+        await logOutAtProvider(page);
+        assert.match(await page.innerText('main'), /signed out/i);
         await page.screenshot({ path: path.join(ARTIFACTS, 'signed-out.png') });
         assert.deepEqual((await browser.context.cookies(base)).filter((cookie) => cookie.name.startsWith('__Host-portcullis')), []);
         await page.goto(`${base}/public/logo.txt`);
@@ -113,7 +95,7 @@ log: { format: json }
         const record = proxy.log().find((line) => line.requestId === id && line.action);
         assert.equal(record.action, 'Reject');
         assert.equal(record.dropReason, 'policy');
-        assert.deepEqual(record.rule, { spec: 'files', uri: '/admin/*', method: 'GET' });
+        assert.deepEqual(record.rule, { spec: 'app', uri: '/admin/*', method: 'GET' });
         assert.equal(record.subject, 'bob');
       } finally {
         await browser.close();
@@ -141,8 +123,7 @@ log: { format: json }
     });
 
     test('another Host gets 421, nothing protected is shown without a session', async () => {
-      const [exposedPort] = ports;
-      const wrong = await request(`https://app.localhost:${exposedPort}/`, { headers: { host: 'evil.example' } });
+      const wrong = await request(`${base}/`, { headers: { host: 'evil.example' } });
       assert.equal(wrong.status, 421);
       for (const method of ['GET', 'HEAD', 'POST', 'OPTIONS', 'DELETE', 'PROPFIND']) {
         const answer = await request(`${base}/admin/`, { method });

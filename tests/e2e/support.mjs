@@ -58,17 +58,26 @@ export async function until(what, probe, milliseconds = 15_000) {
   }
 }
 
-// The proxy with a configuration text; gives its log as parsed lines.
-export async function startProxy(yaml, { env = {}, port, admin } = {}) {
-  const state = fs.mkdtempSync(path.join(os.tmpdir(), 'portcullis-e2e-'));
+// The proxy with a configuration text; gives its log as parsed lines. `state` is its directory if it has one already.
+export async function startProxy(yaml, { env = {}, state = fs.mkdtempSync(path.join(os.tmpdir(), 'portcullis-e2e-')) } = {}) {
   const file = path.join(state, 'portcullis.yaml');
   fs.writeFileSync(file, yaml);
-  const process = await start(BINARY, ['run', '-c', file], {
+  const running = await start(BINARY, ['run', '-c', file], {
     env: { STATE_DIRECTORY: state, ...env },
     ready: (text) => text.includes('"event":"started"'),
   });
-  const log = () => process.output().split('\n').filter((line) => line.startsWith('{')).map((line) => JSON.parse(line));
-  return { ...process, log, state, port, admin };
+  const log = () => running.output().split('\n').filter((line) => line.startsWith('{')).map((line) => JSON.parse(line));
+  return {
+    ...running, log, state,
+    events: (name) => log().filter(({ event }) => event === name),
+    // Ends it as an operator would, and wants it to go in peace.
+    end: async () => {
+      const code = await running.stop();
+      if (code !== 0) throw new Error(`portcullis ended with ${code}:\n${running.output()}`);
+    },
+    crash: async () => { running.child.kill('SIGKILL'); await running.stop(); },
+    restarted: () => startProxy(yaml, { env, state }),
+  };
 }
 
 // One HTTPS request without a browser. The host is resolved to 127.0.0.1 whatever it is.
@@ -92,16 +101,24 @@ export function request(url, { method = 'GET', headers = {}, body, agent } = {})
   });
 }
 
+const CHROMIUM = {
+  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+  headless: true,
+  args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+    '--disable-component-update', '--disable-sync'],
+};
+
+// A Chromium of one person.
 export async function openBrowser() {
   const profile = fs.mkdtempSync(path.join(os.tmpdir(), 'portcullis-chromium-'));
-  const context = await chromium.launchPersistentContext(profile, {
-    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-    headless: true,
-    ignoreHTTPSErrors: true,
-    args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-      '--disable-component-update', '--disable-sync'],
-  });
+  const context = await chromium.launchPersistentContext(profile, { ...CHROMIUM, ignoreHTTPSErrors: true });
   return { context, close: async () => { await context.close(); fs.rmSync(profile, { recursive: true, force: true }); } };
+}
+
+// A Chromium of several people who share nothing: a new one with every `newContext()`.
+export async function openBrowsers() {
+  const browser = await chromium.launch(CHROMIUM);
+  return { newContext: () => browser.newContext({ ignoreHTTPSErrors: true }), close: () => browser.close() };
 }
 
 // Logs a user in on oidc-provider's own pages, wherever the page stands now.
@@ -113,4 +130,9 @@ export async function logInAtProvider(page, user) {
   if (consent && new URL(page.url()).pathname.startsWith('/interaction/')) {
     await Promise.all([page.waitForNavigation(), consent.click()]);
   }
+}
+
+// Says yes to oidc-provider's question whether to sign out there.
+export async function logOutAtProvider(page) {
+  await Promise.all([page.waitForNavigation(), page.click('button[name="logout"]')]);
 }

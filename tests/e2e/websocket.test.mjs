@@ -2,32 +2,25 @@
 // HTTP/2, whose every byte of answer must be what the application answers directly.
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import http from 'node:http';
 import http2 from 'node:http2';
 import net from 'node:net';
 import tls from 'node:tls';
 import { after, before, describe, test } from 'node:test';
 import { WebSocketServer } from 'ws';
 import { CASES, parse, verdict } from './frames.mjs';
-import { CLIENT_ID, CLIENT_SECRET, startIdp } from './idp.mjs';
-import { freePorts, logInAtProvider, openBrowser, startProxy } from './support.mjs';
+import { HOST, openStage, serve } from './stage.mjs';
+import { logInAtProvider, openBrowser } from './support.mjs';
 
-const HOST = 'app.localhost';
 const MOST_BYTES = 2 << 20;
 // Cases at a time: they wait for each other's round trips only.
 const ABREAST = 8;
 
-let idp, app, proxy, browser, cookie, base, exposedPort, appPort;
+let stage, browser, cookie, base, exposedPort, appPort;
 const seen = [];
 
-before(async () => {
-  let adminPort;
-  [exposedPort, appPort, adminPort] = await freePorts(3);
-  base = `https://${HOST}:${exposedPort}`;
-  idp = await startIdp({ redirectUri: `${base}/aporeto/oidc/callback` });
-  app = http.createServer((_, response) => response.end('<title>home</title>'));
+function acceptSockets(server) {
   const sockets = new WebSocketServer({
-    server: app, maxPayload: MOST_BYTES, perMessageDeflate: { threshold: 0 },
+    server, maxPayload: MOST_BYTES, perMessageDeflate: { threshold: 0 },
     handleProtocols: (offered) => (offered.has('chat') ? 'chat' : false),
   });
   sockets.on('connection', (socket, request) => {
@@ -35,42 +28,21 @@ before(async () => {
     socket.on('error', () => {});
     socket.on('message', (data, binary) => socket.send(data, { binary }));
   });
-  app.listen(appPort, '127.0.0.1');
-  await once(app, 'listening');
-  proxy = await startProxy(`
-services:
-- name: sockets
-  type: HTTP
-  authorizationType: OIDC
-  OIDCProviderURL: ${idp.issuer}
-  OIDCClientID: ${CLIENT_ID}
-  OIDCClientSecret: \${SECRET}
-  OIDCCallbackURL: ${base}
-  OIDCScopes: [openid, email, profile, groups]
-  port: ${appPort}
-  exposedPort: ${exposedPort}
-  exposedAPIs:
-  - - app=sockets
-  claimsToHTTPHeaderMappings:
-  - { claimName: sub, targetHTTPHeader: X-User }
-httpResourceSpecs:
-- name: sockets
-  associatedTags: [app=sockets]
-  endpoints:
-  - { URI: /*, methods: [GET], allowedScopes: [[groups=staff]] }
-admin: { listen: "127.0.0.1:${adminPort}" }
-limits: { shutdownDelay: 0s }
-log: { format: json }
-`, { env: { SECRET: CLIENT_SECRET } });
+}
+
+before(async () => {
+  stage = await openStage({
+    launch: (port) => serve(port, (_, response) => response.end('<title>home</title>'), acceptSockets),
+    // A WebSocket is a GET to the rules, on both versions.
+    endpoints: ['{ URI: /*, methods: [GET], allowedScopes: [[groups=staff]] }'],
+  });
+  ({ base, exposedPort, port: appPort } = stage);
   browser = await openBrowser();
 });
 
 after(async () => {
   await browser?.close();
-  if (proxy) assert.equal(await proxy.stop(), 0, proxy.output());
-  app?.close();
-  app?.closeAllConnections();
-  await idp?.stop();
+  await stage?.stop();
 });
 
 test('Chromium opens its WebSocket over HTTP/2 with the session', async () => {
