@@ -35,7 +35,7 @@
 //! path               NormalPath::parse(target)                    else 400
 //! gate::endpoints    one of ours? answer and stop
 //! policy             find(method, path) -> rule
-//! gate::callers      cookie -> session, tags, headers (opened once per cookie and worker)
+//! gate::credentials  cookie -> session, tags, headers (opened once per cookie and worker); else the store, a refresh
 //! policy             decide(rule, caller) -> Allow(Permit) | Observe | Login | StepUp | Deny
 //! proxy              forward(request, Permit, path): strip -> stamp -> send -> clean
 //! gate::reject       any refusal -> one response
