@@ -61,6 +61,14 @@ async function openRedis() {
     begin: async () => { server = await begin(); },
     hold: () => server.child.kill('SIGSTOP'),
     release: () => server.child.kill('SIGCONT'),
+    // A backup, and the way back to it.
+    backUp: () => fs.cpSync(folder, `${folder}-backup`, { recursive: true }),
+    restore: async () => {
+      await server.stop();
+      fs.rmSync(folder, { recursive: true });
+      fs.renameSync(`${folder}-backup`, folder);
+      server = await begin();
+    },
     forget: () => { execFileSync('redis-cli', ['-p', `${port}`, 'FLUSHALL']); },
     close: async () => { server.child.kill('SIGCONT'); await server.stop(); fs.rmSync(folder, { recursive: true, force: true }); },
   };
@@ -223,6 +231,22 @@ for (const [what, stop, begin] of [['stopped', 'stop', 'begin'], ['stuck', 'hold
     await page.close();
   });
 }
+
+test('who has logged out stays out also if Redis goes back to a backup from before', async () => {
+  const ended = await arrive(browsers, stage, 'alice');
+  const [gone, kept] = [await ended.cookie(), await bob.cookie()];
+  redis.backUp();
+  await ENDS['a logout'](0, ended, gone);
+  await redis.restore();
+  await until('200 everywhere', async () => (await worth(kept)).every((status) => status === 200));
+  // The other may not have heard of it before, and then hears it now.
+  await until('401 everywhere', async () => (await worth(gone)).every((status) => status === 401), SOON);
+  // Whoever is new here hears it from the one who is not.
+  await stage.restart();
+  await until('the restarted replica', async () => (await worth(kept))[0] === 200);
+  assert.deepEqual(await worth(gone), [401, 401]);
+  await ended.close();
+});
 
 test('if Redis forgets everything, everybody logs in again', async () => {
   const cookie = await bob.cookie();
