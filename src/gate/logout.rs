@@ -59,7 +59,10 @@ impl Worker {
             // nothing left to do then, whatever the state says.
             Err(_) => {
                 entry.cookies.extend(party.sessions.clear(request.headers()));
-                return Ok(self.reply(arrived, entry).signed_out());
+                let query = arrived.target.query().unwrap_or_default();
+                let at_provider =
+                    party.provider.offers_logout() && sole_value(query.as_bytes(), "state").is_some();
+                return Ok(self.reply(arrived, entry).signed_out(at_provider));
             }
         };
         let session = known.as_ref().map(|known| known.session.id.to_string()).unwrap_or_default();
