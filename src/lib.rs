@@ -34,8 +34,8 @@
 //! gate::host         Host and SNI -> service                      else 421
 //! path               NormalPath::parse(target)                    else 400
 //! gate::endpoints    one of ours? answer and stop
+//! gate::credentials  cookie -> session, tags, headers (opened once per cookie and worker); else the store, a refresh
 //! policy             find(method, path) -> rule
-//! gate::callers      cookie -> session, tags, headers (opened once per cookie and worker)
 //! policy             decide(rule, caller) -> Allow(Permit) | Observe | Login | StepUp | Deny
 //! proxy              forward(request, Permit, path): strip -> stamp -> send -> clean
 //! gate::reject       any refusal -> one response

@@ -19,7 +19,7 @@ use super::{Entrance, LocalListener, LocalService, Worker};
 use crate::path::NormalPath;
 use crate::policy::{Caller, Decision, Denial, Permit, Rule, StepUp};
 use crate::server::{Connection, Violation};
-use crate::session::{Absent, Session};
+use crate::session::Absent;
 use crate::telemetry::{Action, DropReason, Event, Level, RuleName};
 use crate::web::Body;
 
@@ -179,65 +179,6 @@ impl Worker {
             None => Rc::new(RequestHost::named(&local.service.canonical_host)),
         };
         Ok((host, local))
-    }
-
-    /// Who sends this request, where that is asked at all.
-    fn credentials(&self, arrived: &Arrived<'_>, headers: &HeaderMap) -> Result<Presented, Missing> {
-        match &arrived.local.service.relying_party {
-            Some(party) if arrived.entrance != Entrance::PublicOnly => {
-                self.presented(arrived, party, headers)
-            }
-            _ => Err(Absent::NoCookie.into()),
-        }
-    }
-
-    /// Who sends this request, where the store or the provider has to be asked: the newest revision of a session that
-    /// is due to be refreshed, or that of the request where the provider can't tell now. Every answer to an older
-    /// cookie brings the newest along.
-    async fn asked(
-        &self,
-        arrived: &Arrived<'_>,
-        headers: &HeaderMap,
-        found: Result<Presented, Missing>,
-        entry: &mut Entry,
-    ) -> Result<Presented, Absent> {
-        let service = &arrived.local.service;
-        let Some(party) = &service.relying_party else { return Err(Absent::NoCookie) };
-        let mut presented = match found {
-            Ok(presented) => presented,
-            Err(Missing::Nobody(absent)) => return Err(absent),
-            Err(Missing::Stored(ticket)) => {
-                let session = party.sessions.load(&ticket).await?;
-                self.keep(arrived, party, headers, session)?
-            }
-        };
-        if presented.known.session.ticket.is_some() && party.sessions.needs_new_seal(&presented.known.session)
-        {
-            match party.sessions.touch(&presented.known.session).await {
-                Ok(session) => {
-                    // Sealed anew like other sessions, so that a key which is going to be removed is used by nobody.
-                    entry.cookies.extend(party.sessions.seal(&session, headers).unwrap_or_default());
-                    presented = self.keep(arrived, party, headers, session)?;
-                }
-                // One command that failed: the session is known, and the next request tells the store.
-                Err(Absent::StoreUnavailable) => {}
-                Err(absent) => return Err(absent),
-            }
-        }
-        if !presented.known.is_due(self.clock.now()) {
-            return Ok(presented);
-        }
-        let newest = party.refreshes.newest(service, party, &presented.known.session).await;
-        presented.known.check_revocations(party)?;
-        let Some(newest) = newest else { return Ok(presented) };
-        party.sessions.check(&newest)?;
-        if newest.ticket.is_some() {
-            // The cookie stays what it is.
-            return self.keep(arrived, party, headers, Session::clone(&newest));
-        }
-        entry.cookies.extend(party.sessions.seal(&newest, headers).unwrap_or_default());
-        let known = presented.known.succeeded_by(&newest, service, party);
-        Ok(Presented { known, cookie: presented.cookie, outdated: true })
     }
 
     /// Asks the rules.

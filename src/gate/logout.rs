@@ -4,6 +4,7 @@
 //! Owns who may end which session, and what the browser is told. Ending a session is an entry among the revocations;
 //! whatever else must end with it follows from there.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::rand;
@@ -58,7 +59,10 @@ impl Worker {
             // nothing left to do then, whatever the state says.
             Err(_) => {
                 entry.cookies.extend(party.sessions.clear(request.headers()));
-                return Ok(self.reply(arrived, entry).signed_out());
+                let query = arrived.target.query().unwrap_or_default();
+                let at_provider =
+                    party.provider.offers_logout() && sole_value(query.as_bytes(), "state").is_some();
+                return Ok(self.reply(arrived, entry).signed_out(at_provider));
             }
         };
         let session = known.as_ref().map(|known| known.session.id.to_string()).unwrap_or_default();
@@ -95,14 +99,16 @@ impl Worker {
         }
         entry.cookies.extend(party.sessions.clear(&parts.headers));
         let Some(known) = known else { return Ok(self.reply(arrived, entry).logged_out()) };
-        party.revocations.end(Ending::Session(known.session.id), Why::Logout).await;
-        let event = Event::new("logout", Level::Info).service(&service.name).request(entry.id);
-        let event = event.subject(&known.session.subject).session(&known.session.id);
-        self.journal.log().event(event);
-        party.sessions.remove(&known.session).await;
-        // The newest tokens, also if the browser has not got them yet.
-        let newest = party.refreshes.known(&known.session);
+        // The newest tokens, also if the browser, or this worker, has not got them yet.
+        let newest = match &known.session.ticket {
+            Some(ticket) => party.sessions.load(ticket).await.ok().map(Arc::new),
+            None => party.refreshes.known(&known.session),
+        };
         let session = newest.as_deref().unwrap_or(&known.session);
+        party.revocations.end(Ending::Session(session.id), Why::Logout).await;
+        party.sessions.remove(session).await;
+        let event = Event::new("logout", Level::Info).service(&service.name).request(entry.id);
+        self.journal.log().event(event.subject(&session.subject).session(&session.id));
         if let Some(grant) = &session.grant {
             party.provider.revoke(grant.refresh_token.clone());
         }

@@ -6,6 +6,7 @@
 
 mod admit;
 mod callers;
+mod credentials;
 mod endpoints;
 mod entry;
 mod forward;
@@ -35,7 +36,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 
 use self::admit::Arrived;
-use self::callers::{Callers, Known, Missing, Presented};
+use self::callers::Callers;
 use self::entry::Entry;
 use self::host::{HostTable, RequestHost};
 use self::reject::Refusal;
@@ -43,7 +44,6 @@ use self::streams::Streams;
 use crate::clock::Clock;
 use crate::proxy::Forwarder;
 use crate::server::{Connection, Handler, Lifecycle, Phase};
-use crate::session::{Absent, Session};
 use crate::telemetry::{Journal, Log, Metrics, RequestCounters, RequestIds};
 use crate::web::Body;
 use crate::web::respond::Reply;
@@ -245,47 +245,6 @@ impl Worker {
             request_id: entry.id.as_str(),
             service: Some(&arrived.local.service.name),
         }
-    }
-
-    /// Who sends this request, or why nobody is logged in.
-    async fn caller(
-        &self,
-        arrived: &Arrived<'_>,
-        party: &RelyingParty,
-        headers: &HeaderMap,
-    ) -> Result<Rc<Known>, Absent> {
-        let presented = match self.presented(arrived, party, headers) {
-            Ok(presented) => presented,
-            Err(Missing::Nobody(absent)) => return Err(absent),
-            Err(Missing::Stored(ticket)) => {
-                let session = party.sessions.load(&ticket).await?;
-                self.keep(arrived, party, headers, session)?
-            }
-        };
-        Ok(presented.known)
-    }
-
-    /// Who sends this request, as far as this worker can tell by itself, with what is left of the cookies.
-    fn presented(
-        &self,
-        arrived: &Arrived<'_>,
-        party: &RelyingParty,
-        headers: &HeaderMap,
-    ) -> Result<Presented, Missing> {
-        let local = arrived.local;
-        local.callers.find(&local.service, party, headers, self.limits.session_cache_bytes)
-    }
-
-    /// Keeps a session that has come from the store.
-    fn keep(
-        &self,
-        arrived: &Arrived<'_>,
-        party: &RelyingParty,
-        headers: &HeaderMap,
-        session: Session,
-    ) -> Result<Presented, Absent> {
-        let local = arrived.local;
-        local.callers.keep(&local.service, party, headers, session, self.limits.session_cache_bytes)
     }
 
     /// Lets the scripts of a listed origin read our refusal; a 401 that a script can't see is a riddle.

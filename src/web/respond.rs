@@ -130,8 +130,14 @@ impl Reply<'_> {
     }
 
     /// 200: there is no session (any more). Answers a GET; [`Reply::logged_out`] answers the logout itself.
-    pub fn signed_out(&self) -> Response<Body> {
-        let next = "Your identity provider may still remember you. On a computer that you share, sign out there too.";
+    /// `at_provider`: the browser comes back from the provider's own logout.
+    pub fn signed_out(&self, at_provider: bool) -> Response<Body> {
+        let next = match at_provider {
+            true => "",
+            false => {
+                "Your identity provider may still remember you. On a computer that you share, sign out there too."
+            }
+        };
         self.page(&Notice {
             gate: Gate::Shut,
             next: next.into(),
@@ -148,7 +154,7 @@ impl Reply<'_> {
 
     /// 200: the session has just been ended. Also empties the browser's cache of what the session showed.
     pub fn logged_out(&self) -> Response<Body> {
-        Self::without_cache(self.signed_out())
+        Self::without_cache(self.signed_out(false))
     }
 
     /// The session has just been ended here; now it is the provider's turn. A navigation goes there (303); a program,

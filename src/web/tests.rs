@@ -90,7 +90,7 @@ fn others(reply: &Reply<'_>) -> Vec<(&'static str, u16, Response<Body>)> {
         ("permanent redirect", 308, reply.permanent_redirect("https://app.example/a")),
         ("session", 200, reply.session(&session)),
         ("logout form", 200, reply.logout_form("/aporeto/oidc/logout", "t0ken", None)),
-        ("signed out", 200, reply.signed_out()),
+        ("signed out", 200, reply.signed_out(false)),
         ("logged out", 200, reply.logged_out()),
     ]
 }
@@ -219,7 +219,7 @@ fn fields_beside_the_common_ones() {
         assert_eq!(field(&reply.overloaded(Duration::ZERO), "retry-after"), Some("1"));
         assert_eq!(field(&reply.method_not_allowed("GET, POST"), "allow"), Some("GET, POST"));
         assert_eq!(field(&reply.logged_out(), "clear-site-data"), Some("\"cache\""));
-        assert_eq!(field(&reply.signed_out(), "clear-site-data"), None);
+        assert_eq!(field(&reply.signed_out(false), "clear-site-data"), None);
         assert_eq!(field(&reply.see_other("/a?b=%2F&c"), "location"), Some("/a?b=%2F&c"));
     }
 }

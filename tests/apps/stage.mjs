@@ -9,7 +9,7 @@ const BIN = path.join(ROOT, '.tools/apps/bin');
 
 // Starts everything. `launch(port, folder)` gives the program of .tools/apps, its arguments and environment, and the
 // text that says that it is up; `scheme` is how the proxy reaches it; `first` is where the user comes first.
-export async function openStage({ launch, scheme, first, user = 'bob' }) {
+export async function openStage({ launch, scheme = 'http', first, user = 'bob' }) {
   const run = (port, folder) => {
     const { program, args, env, ready } = launch(port, folder);
     return start(path.join(BIN, program), args, { env, cwd: folder, ready: (text) => text.includes(ready) });

@@ -73,7 +73,7 @@ export async function startIdp({
       backchannelLogout: { enabled: backChannel !== undefined },
     },
     // Its own would call neither loopback nor a certificate of our own authority.
-    ...(backChannel && { fetch: (url, { method, headers, body }) => call(url, { method, headers: Object.fromEntries(headers), ca: backChannel.authority() }, `${body}`) }),
+    ...(backChannel && { fetch: (url, options) => call(url, options, backChannel.authority()) }),
     findAccount: (_ctx, id) => (users[id] ? { accountId: id, claims: () => ({ sub: id, ...users[id] }) } : undefined),
   });
   const events = [];
@@ -120,18 +120,20 @@ export async function startIdp({
   };
 }
 
-// `fetch` as far as the provider needs it, with an authority of our own.
-function call(url, options, body) {
+// `fetch` as far as the provider needs it, on loopback and with an authority of our own.
+function call(url, { method, headers, body }, ca) {
+  const { host, hostname, port, pathname } = new URL(url);
   return new Promise((resolve, reject) => {
-    const { hostname, port, pathname } = new URL(url);
-    const request = https.request({ host: '127.0.0.1', servername: hostname, port, path: pathname, ...options, agent: false }, (answer) => {
+    const options = {
+      host: '127.0.0.1', servername: hostname, port, path: pathname, method, ca, agent: false, headers: { ...Object.fromEntries(headers), host },
+    };
+    const request = https.request(options, (answer) => {
       const chunks = [];
       answer.on('data', (chunk) => chunks.push(chunk));
-      answer.on('end', () => resolve(new Response([204, 304].includes(answer.statusCode) ? null : Buffer.concat(chunks), { status: answer.statusCode })));
+      answer.on('end', () => resolve(new Response(answer.statusCode === 204 ? null : Buffer.concat(chunks), { status: answer.statusCode })));
       answer.on('error', reject);
     });
-    request.setHeader('host', new URL(url).host);
     request.on('error', reject);
-    request.end(body);
+    request.end(`${body}`);
   });
 }

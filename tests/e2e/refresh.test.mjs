@@ -21,25 +21,29 @@ async function assertGoodStanding({ idp, proxy }, refreshes) {
   await until('the events', async () => proxy.events('refresh').length === refreshes);
 }
 
+// Opens a stage with a browser in which `user` has logged in, for the tests of a group.
+function onStage(user, provider, opened) {
+  let browsers, stage;
+  before(async () => {
+    browsers = await openBrowsers();
+    stage = await openLiveStage({
+      provider: () => ({ tokenLifetime: LIFETIME, ...provider }),
+      limits: '{ shutdownDelay: 0s, workers: 2 }',
+    });
+    opened([stage, await arrive(browsers, stage, user)]);
+  });
+  after(async () => {
+    await browsers?.close();
+    await stage?.stop();
+  });
+}
+
 // Side by side, for they wait for the clock most of the time; each in its order.
 describe('refresh', { concurrency: true }, () => {
   for (const claimsInIdToken of [true, false]) {
     describe(`with claims in the ${claimsInIdToken ? 'ID token' : 'UserInfo answer'}`, { concurrency: 1 }, () => {
-      let browsers, stage, bob;
-
-      before(async () => {
-        browsers = await openBrowsers();
-        stage = await openLiveStage({
-          provider: () => ({ claimsInIdToken, tokenLifetime: LIFETIME }),
-          limits: '{ shutdownDelay: 0s, workers: 2 }',
-        });
-        bob = await arrive(browsers, stage, 'bob');
-      });
-
-      after(async () => {
-        await browsers?.close();
-        await stage?.stop();
-      });
+      let stage, bob;
+      onStage('bob', { claimsInIdToken }, (opened) => { [stage, bob] = opened; });
 
       test(`${FETCHES + REPLAYS} requests at the expiry are one call, and all of them are served`, async () => {
         const old = await bob.cookie();
@@ -103,18 +107,8 @@ describe('refresh', { concurrency: true }, () => {
   }
 
   describe('in trouble', { concurrency: 1 }, () => {
-    let browsers, stage, bob;
-
-    before(async () => {
-      browsers = await openBrowsers();
-      stage = await openLiveStage({ provider: () => ({ tokenLifetime: LIFETIME }), limits: '{ shutdownDelay: 0s, workers: 2 }' });
-      bob = await arrive(browsers, stage, 'bob');
-    });
-
-    after(async () => {
-      await browsers?.close();
-      await stage?.stop();
-    });
+    let stage, bob;
+    onStage('bob', {}, (opened) => { [stage, bob] = opened; });
 
     test('a page that is left while its requests wait takes no token along', async () => {
       const { idp, base } = stage;
@@ -168,18 +162,8 @@ describe('refresh', { concurrency: true }, () => {
   });
 
   describe('of a session in several cookies', { concurrency: 1 }, () => {
-    let browsers, stage, many;
-
-    before(async () => {
-      browsers = await openBrowsers();
-      stage = await openLiveStage({ provider: () => ({ tokenLifetime: LIFETIME }), limits: '{ shutdownDelay: 0s, workers: 2 }' });
-      many = await arrive(browsers, stage, 'many');
-    });
-
-    after(async () => {
-      await browsers?.close();
-      await stage?.stop();
-    });
+    let stage, many;
+    onStage('many', {}, (opened) => { [stage, many] = opened; });
 
     const parts = async () => (await many.cookies()).map(({ name }) => name).sort();
 

@@ -1,5 +1,6 @@
 // Two replicas with one Redis behind a balancer that knows nothing of sessions: they are one proxy to everybody.
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import os from 'node:os';
@@ -12,6 +13,8 @@ import { ARTIFACTS, freePorts, logInAtProvider, logOutAtProvider, openBrowsers, 
 // Of the tokens, in seconds; less is not believed.
 const LIFETIME = 10;
 const REPLAYS = 20;
+// Of sessions, in seconds. That they are used is told to Redis after a tenth of it.
+const IDLE = 60;
 // Of the end of a session, on every replica.
 const SOON = 1000;
 
@@ -29,9 +32,10 @@ before(async () => {
     session: (folder) => {
       const file = path.join(folder, 'keys');
       fs.writeFileSync(file, `${randomBytes(32).toString('base64')}\n`);
-      return `{ keyFile: "${file}", store: redis, redis: { url: "redis://127.0.0.1:${redis.port}" } }`;
+      return `{ keyFile: "${file}", store: redis, redis: { url: "redis://127.0.0.1:${redis.port}" }, idleTimeout: ${IDLE}s }`;
     },
     limits: '{ shutdownDelay: 0s, drain: 1s }',
+    endpoints: ['{ URI: /public/*, methods: [GET], public: true }', '{ URI: /*, methods: ["*"], allowedScopes: [[groups=staff]] }'],
   });
 });
 
@@ -57,9 +61,20 @@ async function openRedis() {
     begin: async () => { server = await begin(); },
     hold: () => server.child.kill('SIGSTOP'),
     release: () => server.child.kill('SIGCONT'),
+    // A backup, and the way back to it.
+    backUp: () => fs.cpSync(folder, `${folder}-backup`, { recursive: true }),
+    restore: async () => {
+      await server.stop();
+      fs.rmSync(folder, { recursive: true });
+      fs.renameSync(`${folder}-backup`, folder);
+      server = await begin();
+    },
+    forget: () => { execFileSync('redis-cli', ['-p', `${port}`, 'FLUSHALL']); },
     close: async () => { server.child.kill('SIGCONT'); await server.stop(); fs.rmSync(folder, { recursive: true, force: true }); },
   };
 }
+
+const NAVIGATION = { accept: 'text/html', 'sec-fetch-mode': 'navigate', 'sec-fetch-dest': 'document' };
 
 // A request to every replica by itself, with a copy of a cookie.
 const everywhere = (headers, target = '/api', method = 'GET') => Promise.all(
@@ -157,7 +172,7 @@ for (const [what, end] of Object.entries(ENDS)) {
   });
 }
 
-test('a logout at one replica revokes the refresh token that the other got last', { todo: 'the older one is revoked' }, async () => {
+test('a logout at one replica revokes the refresh token that the other got last', async () => {
   const { idp } = stage;
   const cookie = await bob.cookie();
   assert.deepEqual(await worth(cookie), [200, 200]);
@@ -195,6 +210,12 @@ for (const [what, stop, begin] of [['stopped', 'stop', 'begin'], ['stuck', 'hold
       assert.ok(Number(headers['retry-after']) > 0, headers['retry-after']);
       assert.equal(headers['set-cookie'], undefined);
     }
+    const logout = { method: 'POST', headers: { cookie, 'sec-fetch-site': 'same-origin', 'sec-fetch-mode': 'cors' } };
+    const unheard = await request(`https://${HOST}:${stage.exposedPorts[0]}/aporeto/oidc/logout`, logout);
+    assert.deepEqual([unheard.status, unheard.headers['set-cookie']], [503, undefined], 'no logout that others would not hear of');
+    const [stranger, visitor] = await Promise.all([{}, { cookie }].map((headers) => request(`${base}/public/logo`, { headers })));
+    assert.deepEqual([stranger.status, visitor.status], [200, 200], 'what is public needs no session');
+    assert.equal((await request(`${base}/`, { headers: NAVIGATION })).status, 503, 'nor is a login begun that could not be kept');
     const page = await bob.context.newPage();
     const answer = await page.goto(`${base}/`);
     assert.equal(answer.status(), 503);
@@ -210,3 +231,32 @@ for (const [what, stop, begin] of [['stopped', 'stop', 'begin'], ['stuck', 'hold
     await page.close();
   });
 }
+
+test('who has logged out stays out also if Redis goes back to a backup from before', async () => {
+  const ended = await arrive(browsers, stage, 'alice');
+  const [gone, kept] = [await ended.cookie(), await bob.cookie()];
+  redis.backUp();
+  await ENDS['a logout'](0, ended, gone);
+  await redis.restore();
+  await until('200 everywhere', async () => (await worth(kept)).every((status) => status === 200));
+  // The other may not have heard of it before, and then hears it now.
+  await until('401 everywhere', async () => (await worth(gone)).every((status) => status === 401), SOON);
+  // Whoever is new here hears it from the one who is not.
+  await stage.restart();
+  await until('the restarted replica', async () => (await worth(kept))[0] === 200);
+  assert.deepEqual(await worth(gone), [401, 401]);
+  await ended.close();
+});
+
+test('if Redis forgets everything, everybody logs in again', async () => {
+  const cookie = await bob.cookie();
+  await redis.forget();
+  await until('401 everywhere', async () => (await worth(cookie)).every((status) => status === 401));
+  assert.deepEqual(await bob.fetch(), [401]);
+  const { page } = bob;
+  await page.goto(`${stage.base}/`);
+  await Promise.all([page.waitForNavigation(), page.click('button[type="submit"]')]);
+  assert.equal(await page.title(), 'home');
+  assert.deepEqual(await worth(await bob.cookie()), [200, 200]);
+  assert.deepEqual(await worth(cookie), [401, 401]);
+});
