@@ -373,3 +373,24 @@ async fn a_late_answer_brings_no_refreshed_session_that_has_ended() {
     let answer = late.await.unwrap();
     assert!(!answer.sets_session(), "{:?}", answer.set_cookies());
 }
+
+/// A provider that gives its session another name with a refresh: its logout of that name ends the session, whichever
+/// cookie comes.
+#[tokio::test]
+async fn the_newest_name_of_the_providers_session_counts() {
+    let inside = Inside::with(two_workers).await;
+    inside.idp.change(|behaviour| set(&mut behaviour.user, "sid", json!("one")));
+    let mut browser = inside.logged_in().await;
+    let old = browser.clone();
+    refreshed_as(&inside, |claims| set(claims, "sid", json!("two")));
+    inside.advance(TOKEN_LIFETIME);
+    browser.fetch(&inside.url("/app/")).await.expect(200);
+    let token = inside.idp.logout_token(|claims| set(claims, "sid", json!("two")));
+    let back_channel = inside.url("/aporeto/oidc/backchannel-logout");
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let body = format!("logout_token={token}");
+    Browser::new(inside.idp.secrets()).send("POST", &back_channel, &form, body.as_bytes()).await.expect(200);
+    for mut browser in [browser, old] {
+        browser.navigate(&inside.url("/app/")).await.expect(302);
+    }
+}
