@@ -4,7 +4,7 @@
 //! Owns who may end which session, and what the browser is told. Ending a session is an entry among the revocations;
 //! whatever else must end with it follows from there.
 
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use aws_lc_rs::rand;
@@ -17,13 +17,14 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 
-use super::Worker;
 use super::admit::Arrived;
+use super::callers::Known;
 use super::entry::Entry;
 use super::login::{open, seal};
 use super::navigation::only;
 use super::reject::Refusal;
 use super::service::{LOGOUT_PATH, RelyingParty, Service};
+use super::{LocalService, Worker};
 use crate::clock::UnixTime;
 use crate::oidc::{EndSession, LogoutToken, LogoutTokenError};
 use crate::session::revocation::Entry as Ending;
@@ -99,21 +100,15 @@ impl Worker {
         }
         entry.cookies.extend(party.sessions.clear(&parts.headers));
         let Some(known) = known else { return Ok(self.reply(arrived, entry).logged_out()) };
-        // The newest tokens, also if the browser, or this worker, has not got them yet.
-        let newest = match &known.session.ticket {
-            Some(ticket) => party.sessions.load(ticket).await.ok().map(Arc::new),
-            None => party.refreshes.known(&known.session),
-        };
-        let session = newest.as_deref().unwrap_or(&known.session);
-        party.revocations.end(Ending::Session(session.id), Why::Logout).await;
-        party.sessions.remove(session).await;
+        // From here on all is done, also if the client goes away.
+        let ended = party.revocations.end(Ending::Session(known.session.id), Why::Logout);
         let event = Event::new("logout", Level::Info).service(&service.name).request(entry.id);
-        self.journal.log().event(event.subject(&session.subject).session(&session.id));
-        if let Some(grant) = &session.grant {
-            party.provider.revoke(grant.refresh_token.clone());
-        }
+        let event = event.subject(&known.session.subject).session(&known.session.id);
+        self.journal.log().event(event);
+        let way_out = tokio::task::spawn_local(take_leave(arrived.local.clone(), known));
+        let ((), way_out) = tokio::join!(ended, way_out);
         let reply = self.reply(arrived, entry);
-        Ok(match way_out(service, party, session) {
+        Ok(match way_out.ok().flatten() {
             Some(location) => reply.log_out_at(&location),
             None => reply.logged_out(),
         })
@@ -171,13 +166,14 @@ impl Worker {
             // A verified logout token has one of both.
             (None, None) => return,
         };
-        party.revocations.end(ending, Why::BackChannel).await;
+        let ended = party.revocations.end(ending, Why::BackChannel);
         let event = Event::new("backchannel-logout", Level::Info).request(entry.id).message(which);
         let event = event.service(&arrived.local.service.name);
         self.journal.log().event(match &entry.subject {
             Some(subject) => event.subject(subject),
             None => event,
         });
+        ended.await;
     }
 
     fn refuse_logout_token(&self, arrived: &Arrived<'_>, entry: &mut Entry, why: &str) -> Response<Body> {
@@ -201,9 +197,10 @@ impl Worker {
                 if issuer == party.provider.issuer() && party.provider_sessions.contains(&sid) =>
             {
                 let ending = Ending::ProviderSession { issuer: &issuer, sid: &sid };
-                party.revocations.end(ending, Why::FrontChannel).await;
+                let ended = party.revocations.end(ending, Why::FrontChannel);
                 let event = Event::new("frontchannel-logout", Level::Info).request(entry.id);
                 self.journal.log().event(event.service(&arrived.local.service.name));
+                ended.await;
             }
             _ => entry.detail = Some("ignored: not this issuer and a session of this service".to_owned()),
         }
@@ -244,6 +241,29 @@ impl Worker {
 enum Unread {
     TooLarge,
     NoForm,
+}
+
+/// What follows from the end of a session: its record goes, and its refresh token goes back to the provider. Returns the
+/// address of the provider's own logout.
+async fn take_leave(local: Rc<LocalService>, known: Rc<Known>) -> Option<String> {
+    let party = local.service.relying_party.as_ref()?;
+    let session = newest(party, &known.session).await;
+    if let Some(grant) = &session.grant {
+        party.provider.revoke(grant.refresh_token.clone());
+    }
+    party.sessions.remove(&session).await;
+    way_out(&local.service, party, &session)
+}
+
+/// The session with its newest tokens, which the browser, this worker or this process may not have got yet.
+async fn newest(party: &RelyingParty, session: &Session) -> Session {
+    let known = party.refreshes.known(session);
+    let stored = match &session.ticket {
+        Some(ticket) => party.sessions.load(ticket).await.ok(),
+        None => None,
+    };
+    let newer = known.as_deref().into_iter().chain(&stored);
+    newer.chain([session]).max_by_key(|session| session.revision).unwrap_or(session).clone()
 }
 
 /// The address of the provider's own logout for this session, and the way back from there.
