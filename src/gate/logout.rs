@@ -68,7 +68,7 @@ impl Worker {
         };
         let session = known.as_ref().map(|known| known.session.id.to_string()).unwrap_or_default();
         let token = seal(party, Purpose::Logout, &FormToken { session, made: self.clock.now() })?;
-        let way_out = known.and_then(|known| way_out(&arrived.local.service, party, &known.session));
+        let way_out = known.and_then(|known| way_out(&arrived.local.service, party, Some(&known.session)));
         Ok(self.reply(arrived, entry).logout_form(LOGOUT_PATH, &token, way_out.as_deref()))
     }
 
@@ -83,10 +83,12 @@ impl Worker {
         let service = &arrived.local.service;
         let (parts, body) = request.into_parts();
         let known = self.caller(arrived, party, &parts.headers).await;
-        let known = match known {
-            Err(Absent::StoreUnavailable) => return Err(service.store_refusal()),
-            known => known.ok(),
-        };
+        if let Err(Absent::StoreUnavailable) = known {
+            return Err(service.store_refusal());
+        }
+        // It was idle for too long, say, or this is a second click, whose answer is the one that the browser follows.
+        let was_over = known.as_ref().is_err_and(|absent| is_over(*absent));
+        let known = known.ok();
         if let Some(known) = &known {
             entry.subject = Some(known.subject.clone());
         }
@@ -99,7 +101,10 @@ impl Worker {
             return Err(Refusal::ForgedLogout { logout: service.url(LOGOUT_PATH) });
         }
         entry.cookies.extend(party.sessions.clear(&parts.headers));
-        let Some(known) = known else { return Ok(self.reply(arrived, entry).logged_out()) };
+        let Some(known) = known else {
+            let way_out = was_over.then(|| way_out(service, party, None)).flatten();
+            return Ok(self.sent_away(arrived, entry, way_out));
+        };
         // From here on all is done, also if the client goes away.
         let ended = party.revocations.end(Ending::Session(known.session.id), Why::Logout);
         let event = Event::new("logout", Level::Info).service(&service.name).request(entry.id);
@@ -107,11 +112,16 @@ impl Worker {
         self.journal.log().event(event);
         let way_out = tokio::task::spawn_local(take_leave(arrived.local.clone(), known));
         let ((), way_out) = tokio::join!(ended, way_out);
+        Ok(self.sent_away(arrived, entry, way_out.ok().flatten()))
+    }
+
+    /// Here it is done; the browser goes on to the provider, if that has a logout.
+    fn sent_away(&self, arrived: &Arrived<'_>, entry: &Entry, way_out: Option<String>) -> Response<Body> {
         let reply = self.reply(arrived, entry);
-        Ok(match way_out.ok().flatten() {
+        match way_out {
             Some(location) => reply.log_out_at(&location),
             None => reply.logged_out(),
-        })
+        }
     }
 
     /// The provider says that one of its sessions, or all of a person's, are over.
@@ -252,7 +262,7 @@ async fn take_leave(local: Rc<LocalService>, known: Rc<Known>) -> Option<String>
         party.provider.revoke(grant.refresh_token.clone());
     }
     party.sessions.remove(&session).await;
-    way_out(&local.service, party, &session)
+    way_out(&local.service, party, Some(&session))
 }
 
 /// The session with its newest tokens, which the browser, this worker or this process may not have got yet.
@@ -267,17 +277,23 @@ async fn newest(party: &RelyingParty, session: &Session) -> Session {
 }
 
 /// The address of the provider's own logout for this session, and the way back from there.
-fn way_out(service: &Service, party: &RelyingParty, session: &Session) -> Option<String> {
+fn way_out(service: &Service, party: &RelyingParty, session: Option<&Session>) -> Option<String> {
     let mut state = [0; 16];
     rand::fill(&mut state).ok()?;
-    let hint = session.id_token.as_ref().map(|text| text.expose().as_str());
+    let hint = session.and_then(|session| session.id_token.as_ref()).map(|text| text.expose().as_str());
     let request = EndSession {
         id_token_hint: hint,
-        logout_hint: hint.is_none().then_some(session.subject.as_str()),
+        logout_hint: session.filter(|_| hint.is_none()).map(|session| session.subject.as_str()),
         post_logout_redirect_uri: &service.url(LOGOUT_PATH),
         state: &URL_SAFE_NO_PAD.encode(state),
     };
     party.provider.end_session(request).map(String::from)
+}
+
+/// Whether the browser brought a session that is over here; the provider's own may be alive.
+fn is_over(absent: Absent) -> bool {
+    use Absent::{IdleTimeout, LoggedOut, MaxLifetime, NotInStore, TokenExpired};
+    matches!(absent, IdleTimeout | LoggedOut(_) | MaxLifetime | NotInStore | TokenExpired)
 }
 
 /// The value of a name that is there once.
