@@ -122,7 +122,9 @@ impl Assembly<'_> {
 
     fn revocations(&self, service: &config::Service, binding: &Binding) -> Arc<Revocations> {
         let shared = self.store.map(|store| {
-            let ledger = StoreLedger::new(store.clone(), &Scope::new(binding), Handle::current());
+            let max_lifetime = service.session.max_lifetime;
+            let ledger =
+                StoreLedger::new(store.clone(), &Scope::new(binding), max_lifetime, Handle::current());
             Arc::new(ledger) as Arc<dyn Ledger>
         });
         let ledger = shared.or_else(|| self.ledger.map(|ledger| ledger.clone() as Arc<dyn Ledger>));

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 
 use super::redis::{Ending, Endings, Heard, Lease, Replaced, Scope, ScopeId, Store, StoreError, Ticket};
 use super::revocation::{Ledger, LedgerError, Revocation, Written};
-use super::{Absent, Revocations, Session, SessionError, Sessions, parts};
+use super::{Absent, MAX_CLOCK_DIFFERENCE, Revocations, Session, SessionError, Sessions, parts};
 use crate::clock::UnixTime;
 
 /// The store, for the sessions of one service.
@@ -179,19 +179,20 @@ fn store_error(session: &Session, error: StoreError) -> SessionError {
 pub struct StoreLedger {
     store: Arc<Store>,
     scope: ScopeId,
+    max_lifetime: Duration,
     control: Handle,
 }
 
 impl StoreLedger {
-    /// For one service. `control` is the runtime that does the work.
-    pub fn new(store: Arc<Store>, scope: &Scope, control: Handle) -> Self {
-        Self { store, scope: scope.id(), control }
+    /// For one service, whose sessions live `max_lifetime` at most. `control` is the runtime that does the work.
+    pub fn new(store: Arc<Store>, scope: &Scope, max_lifetime: Duration, control: Handle) -> Self {
+        Self { store, scope: scope.id(), max_lifetime, control }
     }
 }
 
 impl Ledger for StoreLedger {
     fn append(&self, _service: &str, revocation: &Revocation) -> Written {
-        let (store, ending) = (self.store.clone(), ending(self.scope, revocation));
+        let (store, ending) = (self.store.clone(), ending(self.scope, revocation, self.max_lifetime));
         let told = self.control.spawn(async move { store.end(ending).await });
         Box::pin(async move {
             match told.await {
@@ -234,7 +235,12 @@ impl Endings for SharedEndings {
 
     fn known(&self) -> Vec<Ending> {
         let all = self.0.iter().flat_map(|(scope, revocations)| {
-            revocations.known().into_iter().map(|revocation| ending(*scope, &revocation))
+            let (max_lifetime, now) = (revocations.max_lifetime(), revocations.now());
+            let known = revocations.known().into_iter();
+            // What the store has let go because it expired must not be given to it again and again.
+            known
+                .map(move |revocation| ending(*scope, &revocation, max_lifetime))
+                .filter(move |ending| ending.expires_at > now)
         });
         all.collect()
     }
@@ -246,6 +252,44 @@ impl fmt::Debug for SharedEndings {
     }
 }
 
-fn ending(scope: ScopeId, revocation: &Revocation) -> Ending {
-    Ending { scope, entry: revocation.to_bytes().to_vec(), expires_at: revocation.expires_at() }
+/// The line "sessions born up to then are over" has no end of its own. In the store it needs one, or nothing behind it
+/// would ever leave: when the last session that it is about is over anyway.
+fn ending(scope: ScopeId, revocation: &Revocation, max_lifetime: Duration) -> Ending {
+    let made = UnixTime(revocation.made().0.div_ceil(1000));
+    let expires_at = revocation.expires_at().min(made.plus(max_lifetime + MAX_CLOCK_DIFFERENCE));
+    Ending { scope, entry: revocation.to_bytes().to_vec(), expires_at }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::revocation::{Entry, Why};
+    use super::super::{Binding, SessionId};
+    use super::*;
+    use crate::clock::Clock;
+
+    #[test]
+    fn everything_that_is_shared_has_an_end() {
+        const START: UnixTime = UnixTime(1_800_000_000);
+        const HOUR: Duration = Duration::from_secs(3600);
+        let (clock, hand) = Clock::manual(START);
+        let [service, host, issuer, client_id] =
+            ["app", "app.test", "https://idp.test", "client"].map(str::to_owned);
+        let scope = Scope::new(&Binding { service, host, issuer, client_id });
+        let revocations = Revocations::new("app".into(), HOUR, clock, None, Arc::new(|_, _| {}));
+        let revocations = Arc::new(revocations);
+        let shared = SharedEndings::new(vec![(scope, revocations.clone())]);
+        // The second end finds the first one expired, and makes a line of it.
+        for _ in 0..2 {
+            drop(revocations.end(Entry::Session(SessionId::new().unwrap()), Why::Logout));
+            let [known] = &shared.known()[..] else { panic!("{:?}", shared.known()) };
+            assert_eq!(known.expires_at, revocations.now().plus(HOUR + MAX_CLOCK_DIFFERENCE));
+            hand.advance(2 * HOUR);
+            assert_eq!(shared.known(), []);
+        }
+        assert_eq!(revocations.known().len(), 2, "it is still known here");
+        for revocation in revocations.known() {
+            let shared = ending(shared.0[0].0, &revocation, HOUR);
+            assert!(shared.expires_at < revocations.now(), "{:?}", shared.expires_at);
+        }
+    }
 }

@@ -111,7 +111,7 @@ return redis.call('DEL', KEYS[1])";
 /// Entries leave at the head when they have expired by the server's clock, a few with each that comes, so that
 /// no process with a wrong clock or a shorter `maxLifetime` removes another's. If there are too many, the
 /// oldest are folded into one entry that ends every session from before the newest of them. The stream itself
-/// goes when its last entry has expired.
+/// goes when its last entry has expired, and is kept for a hundred years at most: more EXPIRE does not take.
 const APPEND: &str = "\
 local stream, now = KEYS[1], tonumber(redis.call('TIME')[1])
 redis.call('XADD', stream, '*', 's', ARGV[1], 'e', ARGV[2], 'x', ARGV[3])
@@ -128,7 +128,7 @@ if length > tonumber(ARGV[4]) then
   redis.call('XADD', stream, '*', 's', '', 'e', string.format('%d', till), 'x', ARGV[3])
 end
 if redis.call('TTL', stream) < last - now then
-  redis.call('EXPIRE', stream, string.format('%d', last - now + 60))
+  redis.call('EXPIRE', stream, string.format('%d', math.min(last - now + 60, 3153600000)))
 end
 return 1";
 

@@ -84,6 +84,16 @@ impl Revocations {
         &self.service
     }
 
+    /// How long its sessions live at most.
+    pub(super) fn max_lifetime(&self) -> Duration {
+        self.remembered_for.saturating_sub(MAX_CLOCK_DIFFERENCE)
+    }
+
+    /// By the clock that it has.
+    pub(super) fn now(&self) -> UnixTime {
+        self.clock.now()
+    }
+
     /// Changes with every end that is made or learned of. A session that [`Self::ended`] knew nothing of at one
     /// epoch need not be looked for again at the same. One atomic load.
     pub fn epoch(&self) -> u64 {

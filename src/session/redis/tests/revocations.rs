@@ -141,3 +141,15 @@ async fn a_full_stream_fails_closed() {
     assert!(heard.contains(&Heard::AllBefore(UnixTime(till))));
     assert!(heard.contains(&Heard::Ending(last)));
 }
+
+/// Whatever an entry says of its end, it is taken, and the connection that gave it is no worse for it.
+#[tokio::test]
+async fn an_entry_without_an_end_is_taken() {
+    let server = Server::start().await;
+    let process = Process::connected(single(&server)).await;
+    for expires_at in [UnixTime(u64::MAX), UnixTime(1), UnixTime(0)] {
+        let endless = Ending { expires_at, ..ending(&format!("{expires_at:?}"), LIVES) };
+        process.store.end(endless).await.unwrap();
+        assert!(server.call::<i64>(&["TTL", "portcullis:{revocations}"]).await > 0);
+    }
+}
