@@ -210,6 +210,10 @@ for (const [what, stop, begin] of [['stopped', 'stop', 'begin'], ['stuck', 'hold
       assert.ok(Number(headers['retry-after']) > 0, headers['retry-after']);
       assert.equal(headers['set-cookie'], undefined);
     }
+    for (const port of stage.adminPorts) {
+      const ready = await (await fetch(`http://127.0.0.1:${port}/readyz`)).json();
+      assert.equal(ready.services[0].store.status, 'unavailable', JSON.stringify(ready));
+    }
     const logout = { method: 'POST', headers: { cookie, 'sec-fetch-site': 'same-origin', 'sec-fetch-mode': 'cors' } };
     const unheard = await request(`https://${HOST}:${stage.exposedPorts[0]}/aporeto/oidc/logout`, logout);
     assert.deepEqual([unheard.status, unheard.headers['set-cookie']], [503, undefined], 'no logout that others would not hear of');
