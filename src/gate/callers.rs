@@ -40,6 +40,8 @@ pub(super) struct Known {
     renewal: RefCell<Option<Renewal>>,
     /// The epoch of the revocations among which this session was last looked for.
     looked_for: Cell<u64>,
+    /// What it holds, in bytes of text, that is not in the request's cookies.
+    stored_bytes: usize,
 }
 
 /// A session's cookies sealed anew, for all the requests that still come with the old ones.
@@ -62,6 +64,7 @@ impl Known {
             held: service.policy.bind(&tags),
             identity,
             due_at: party.sessions.due_at(&session).into_iter().chain(touch_at).min(),
+            stored_bytes: if session.ticket.is_some() { session.text_bytes() } else { 0 },
             session,
             successor: RefCell::new(None),
             lifeline: Rc::default(),
@@ -233,7 +236,8 @@ impl Callers {
         let presented =
             Presented { known, cookie: service.own_cookies.strip(headers).into(), outdated: false };
         if let Some(fields) = cookie_fields(headers) {
-            self.0.borrow_mut().by_fields.put(&fields, presented.clone(), most_bytes);
+            let weight = weight(&fields, presented.known.stored_bytes);
+            self.0.borrow_mut().by_fields.put(&fields, presented.clone(), weight, most_bytes);
         }
         presented
     }
@@ -278,7 +282,8 @@ impl Callers {
             party.provider_sessions.note(&session);
         }
         let known = Rc::new(Known::new(session, service, party));
-        self.0.borrow_mut().by_cookie.put(key, known.clone(), most_bytes);
+        let weight = weight(key, known.stored_bytes);
+        self.0.borrow_mut().by_cookie.put(key, known.clone(), weight, most_bytes);
         Ok(known)
     }
 
@@ -320,7 +325,8 @@ fn missing(party: &RelyingParty, headers: &HeaderMap, absent: Absent) -> Missing
 /// A map bounded by what its entries take; the least used go first.
 #[derive(Debug)]
 struct Shelf<V> {
-    entries: LruCache<Box<[u8]>, V>,
+    /// With the weight of each.
+    entries: LruCache<Box<[u8]>, (V, usize)>,
     bytes: usize,
 }
 
@@ -330,23 +336,23 @@ impl<V: Clone> Shelf<V> {
     }
 
     fn get(&mut self, key: &[u8]) -> Option<V> {
-        self.entries.get(key).cloned()
+        self.entries.get(key).map(|(value, _)| value.clone())
     }
 
-    fn put(&mut self, key: &[u8], value: V, most_bytes: usize) {
-        self.bytes += weight(key);
-        if let Some((old, _)) = self.entries.push(key.into(), value) {
-            self.bytes -= weight(&old);
+    fn put(&mut self, key: &[u8], value: V, weight: usize, most_bytes: usize) {
+        self.bytes += weight;
+        if let Some((_, (_, weight))) = self.entries.push(key.into(), (value, weight)) {
+            self.bytes -= weight;
         }
         while self.bytes > most_bytes {
-            let Some((old, _)) = self.entries.pop_lru() else { break };
-            self.bytes -= weight(&old);
+            let Some((_, (_, weight))) = self.entries.pop_lru() else { break };
+            self.bytes -= weight;
         }
     }
 
     fn remove(&mut self, key: &[u8]) {
-        if let Some((old, _)) = self.entries.pop_entry(key) {
-            self.bytes -= weight(&old);
+        if let Some((_, weight)) = self.entries.pop(key) {
+            self.bytes -= weight;
         }
     }
 }
@@ -363,10 +369,33 @@ fn cookie_fields(headers: &HeaderMap) -> Option<Cow<'_, [u8]>> {
     }))
 }
 
-/// What a cached session takes, about: its cookies hold its claims, which are there again as tags and headers.
-fn weight(key: &[u8]) -> usize {
-    4 * key.len() + 512
+/// What a cached session takes, about: its claims, in its cookies or in the store, are there again as tags and headers.
+fn weight(key: &[u8], stored_bytes: usize) -> usize {
+    4 * (key.len() + stored_bytes) + 512
 }
 
 /// How often the new cookies are offered before they are sealed anew themselves.
 const OFFERS_PER_SEAL: u32 = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_only_in_the_store_weighs_too() {
+        const MOST: usize = 4 << 20;
+        for (stored_bytes, kept) in [(0, 1_000), (100_000, 10), (MOST, 0)] {
+            let mut shelf = Shelf::new();
+            for number in 0..1_000_u32 {
+                let key = number.to_be_bytes();
+                shelf.put(&key, number, weight(&key, stored_bytes), MOST);
+            }
+            assert_eq!(shelf.entries.len(), kept, "{stored_bytes} bytes each");
+            assert!(shelf.bytes <= MOST);
+            for number in 0..1_000_u32 {
+                shelf.remove(&number.to_be_bytes());
+            }
+            assert_eq!((shelf.entries.len(), shelf.bytes), (0, 0));
+        }
+    }
+}

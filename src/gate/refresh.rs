@@ -38,6 +38,8 @@ pub struct Refreshes {
 struct State {
     /// The newest revision of each session that was refreshed, for requests that come with an older one.
     newest: LruCache<SessionId, Newest>,
+    /// What they take.
+    newest_bytes: usize,
     /// Token calls under way.
     running: HashMap<SessionId, Flight>,
     /// When to try again what the provider could not do.
@@ -47,6 +49,7 @@ struct State {
 struct Newest {
     session: Arc<Session>,
     since: Instant,
+    bytes: usize,
 }
 
 #[derive(Clone)]
@@ -71,6 +74,7 @@ impl Refreshes {
     pub fn new(control: Handle, clock: Clock, log: Log, metrics: Metrics) -> Self {
         let state = State {
             newest: LruCache::new(MAX_NEWEST),
+            newest_bytes: 0,
             running: HashMap::new(),
             retry_at: LruCache::new(MAX_NEWEST),
         };
@@ -260,7 +264,7 @@ impl Refreshes {
     fn keep(&self, session: Session) {
         let mut state = self.state();
         state.retry_at.pop(&session.id);
-        state.newest.put(session.id, Newest { session: Arc::new(session), since: Instant::now() });
+        state.put_newest(session);
     }
 
     /// The session as the provider sees it now.
@@ -307,10 +311,26 @@ impl Refreshes {
 }
 
 impl State {
+    fn put_newest(&mut self, session: Session) {
+        let (id, bytes) = (session.id, session.text_bytes());
+        let newest = Newest { session: Arc::new(session), since: Instant::now(), bytes };
+        self.newest_bytes += bytes;
+        if let Some((_, old)) = self.newest.push(id, newest) {
+            self.newest_bytes -= old.bytes;
+        }
+        // The latest stays, for requests that are waiting for it.
+        while self.newest_bytes > MAX_NEWEST_BYTES && self.newest.len() > 1 {
+            let Some((_, old)) = self.newest.pop_lru() else { break };
+            self.newest_bytes -= old.bytes;
+        }
+    }
+
     fn newer_than(&mut self, session: &Session) -> Option<Arc<Session>> {
         let newest = self.newest.get(&session.id)?;
         if newest.since.elapsed() >= KEPT_FOR {
-            self.newest.pop(&session.id);
+            if let Some(old) = self.newest.pop(&session.id) {
+                self.newest_bytes -= old.bytes;
+            }
             return None;
         }
         let newer = newest.session.revision > session.revision && newest.session.is_same_login(session);
@@ -348,6 +368,8 @@ const MAX_WAIT: Duration = Duration::from_secs(2);
 const KEPT_FOR: Duration = Duration::from_secs(600);
 /// Refreshed sessions that are kept for older cookies.
 const MAX_NEWEST: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+/// What they may take, in bytes of text: sessions in the store can be large.
+const MAX_NEWEST_BYTES: usize = 64 * 1024 * 1024;
 /// Token calls of one service under way.
 const MAX_RUNNING: usize = 1_000;
 /// How long a session that another process refreshes is looked for: a refresh takes 15 s at most.

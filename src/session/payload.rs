@@ -153,6 +153,15 @@ impl Session {
         needed.is_subset(&self.kept)
     }
 
+    /// What its largest parts take as text: the claims and the tokens. For bounds of memory.
+    pub fn text_bytes(&self) -> usize {
+        let claims: usize =
+            self.claims.iter().map(|(name, value)| name.len() + value.to_string().len()).sum();
+        let hint = self.id_token.as_ref().map_or(0, |token| token.expose().len());
+        let grant = self.grant.as_ref().map_or(0, |grant| grant.refresh_token.expose().len());
+        claims + hint + grant
+    }
+
     /// The error that it is.
     pub(super) fn too_large(&self) -> SessionError {
         let (claim, bytes) = self.biggest_claim();
