@@ -131,6 +131,14 @@ impl Known {
         }
     }
 
+    /// Whether the browser may have got something later than this session's cookies meanwhile: a newer revision, or
+    /// their deletion. The application may have taken long for its answer.
+    pub(super) fn is_outlived(&self, party: &RelyingParty) -> bool {
+        // A ticket is the same for every revision.
+        let is_replaced = self.session.ticket.is_none() && party.refreshes.known(&self.session).is_some();
+        is_replaced || self.check_revocations(party).is_err()
+    }
+
     /// Whether the session has been ended, and why.
     pub(super) fn check_revocations(&self, party: &RelyingParty) -> Result<(), Absent> {
         // Read before the look: what is ended in between moves it on.

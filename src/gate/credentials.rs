@@ -72,8 +72,10 @@ impl Worker {
             // The cookie stays what it is.
             return self.keep(arrived, party, headers, Session::clone(&newest));
         }
-        entry.cookies.extend(party.sessions.seal(&newest, headers).unwrap_or_default());
         let known = presented.known.succeeded_by(&newest, service, party);
+        // By the names that it has now: the provider may have changed that of its own session.
+        known.check_revocations(party)?;
+        entry.cookies.extend(party.sessions.seal(&newest, headers).unwrap_or_default());
         Ok(Presented { known, cookie: presented.cookie, outdated: true })
     }
 

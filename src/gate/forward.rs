@@ -38,7 +38,7 @@ impl Worker {
         let now = self.clock.now();
         let session = known.as_ref().zip(service.relying_party.as_ref());
         // A newest revision is on its way to the browser already.
-        let renewed = session
+        let mut renewed = session
             .filter(|_| !outdated)
             .map(|(known, party)| known.renewed(party, request.headers(), now))
             .unwrap_or_default();
@@ -76,6 +76,11 @@ impl Worker {
             (None, error) => Refusal::Upstream(error),
         })?;
         entry.answered();
+        let brings_cookies = !renewed.is_empty() || !entry.cookies.is_empty();
+        if brings_cookies && session.is_some_and(|(known, party)| known.is_outlived(party)) {
+            renewed.clear();
+            entry.cookies.clear();
+        }
         if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
             entry.tunnels(connection.tunnel());
             return Ok(response);

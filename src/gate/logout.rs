@@ -4,7 +4,7 @@
 //! Owns who may end which session, and what the browser is told. Ending a session is an entry among the revocations;
 //! whatever else must end with it follows from there.
 
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use aws_lc_rs::rand;
@@ -17,13 +17,14 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 
-use super::Worker;
 use super::admit::Arrived;
+use super::callers::Known;
 use super::entry::Entry;
 use super::login::{open, seal};
 use super::navigation::only;
 use super::reject::Refusal;
 use super::service::{LOGOUT_PATH, RelyingParty, Service};
+use super::{LocalService, Worker};
 use crate::clock::UnixTime;
 use crate::oidc::{EndSession, LogoutToken, LogoutTokenError};
 use crate::session::revocation::Entry as Ending;
@@ -67,7 +68,7 @@ impl Worker {
         };
         let session = known.as_ref().map(|known| known.session.id.to_string()).unwrap_or_default();
         let token = seal(party, Purpose::Logout, &FormToken { session, made: self.clock.now() })?;
-        let way_out = known.and_then(|known| way_out(&arrived.local.service, party, &known.session));
+        let way_out = known.and_then(|known| way_out(&arrived.local.service, party, Some(&known.session)));
         Ok(self.reply(arrived, entry).logout_form(LOGOUT_PATH, &token, way_out.as_deref()))
     }
 
@@ -82,10 +83,12 @@ impl Worker {
         let service = &arrived.local.service;
         let (parts, body) = request.into_parts();
         let known = self.caller(arrived, party, &parts.headers).await;
-        let known = match known {
-            Err(Absent::StoreUnavailable) => return Err(service.store_refusal()),
-            known => known.ok(),
-        };
+        if let Err(Absent::StoreUnavailable) = known {
+            return Err(service.store_refusal());
+        }
+        // It was idle for too long, say, or this is a second click, whose answer is the one that the browser follows.
+        let was_over = known.as_ref().is_err_and(|absent| is_over(*absent));
+        let known = known.ok();
         if let Some(known) = &known {
             entry.subject = Some(known.subject.clone());
         }
@@ -98,25 +101,27 @@ impl Worker {
             return Err(Refusal::ForgedLogout { logout: service.url(LOGOUT_PATH) });
         }
         entry.cookies.extend(party.sessions.clear(&parts.headers));
-        let Some(known) = known else { return Ok(self.reply(arrived, entry).logged_out()) };
-        // The newest tokens, also if the browser, or this worker, has not got them yet.
-        let newest = match &known.session.ticket {
-            Some(ticket) => party.sessions.load(ticket).await.ok().map(Arc::new),
-            None => party.refreshes.known(&known.session),
+        let Some(known) = known else {
+            let way_out = was_over.then(|| way_out(service, party, None)).flatten();
+            return Ok(self.sent_away(arrived, entry, way_out));
         };
-        let session = newest.as_deref().unwrap_or(&known.session);
-        party.revocations.end(Ending::Session(session.id), Why::Logout).await;
-        party.sessions.remove(session).await;
+        // From here on all is done, also if the client goes away.
+        let ended = party.revocations.end(Ending::Session(known.session.id), Why::Logout);
         let event = Event::new("logout", Level::Info).service(&service.name).request(entry.id);
-        self.journal.log().event(event.subject(&session.subject).session(&session.id));
-        if let Some(grant) = &session.grant {
-            party.provider.revoke(grant.refresh_token.clone());
-        }
+        let event = event.subject(&known.session.subject).session(&known.session.id);
+        self.journal.log().event(event);
+        let way_out = tokio::task::spawn_local(take_leave(arrived.local.clone(), known));
+        let ((), way_out) = tokio::join!(ended, way_out);
+        Ok(self.sent_away(arrived, entry, way_out.ok().flatten()))
+    }
+
+    /// Here it is done; the browser goes on to the provider, if that has a logout.
+    fn sent_away(&self, arrived: &Arrived<'_>, entry: &Entry, way_out: Option<String>) -> Response<Body> {
         let reply = self.reply(arrived, entry);
-        Ok(match way_out(service, party, session) {
+        match way_out {
             Some(location) => reply.log_out_at(&location),
             None => reply.logged_out(),
-        })
+        }
     }
 
     /// The provider says that one of its sessions, or all of a person's, are over.
@@ -171,13 +176,14 @@ impl Worker {
             // A verified logout token has one of both.
             (None, None) => return,
         };
-        party.revocations.end(ending, Why::BackChannel).await;
+        let ended = party.revocations.end(ending, Why::BackChannel);
         let event = Event::new("backchannel-logout", Level::Info).request(entry.id).message(which);
         let event = event.service(&arrived.local.service.name);
         self.journal.log().event(match &entry.subject {
             Some(subject) => event.subject(subject),
             None => event,
         });
+        ended.await;
     }
 
     fn refuse_logout_token(&self, arrived: &Arrived<'_>, entry: &mut Entry, why: &str) -> Response<Body> {
@@ -201,9 +207,10 @@ impl Worker {
                 if issuer == party.provider.issuer() && party.provider_sessions.contains(&sid) =>
             {
                 let ending = Ending::ProviderSession { issuer: &issuer, sid: &sid };
-                party.revocations.end(ending, Why::FrontChannel).await;
+                let ended = party.revocations.end(ending, Why::FrontChannel);
                 let event = Event::new("frontchannel-logout", Level::Info).request(entry.id);
                 self.journal.log().event(event.service(&arrived.local.service.name));
+                ended.await;
             }
             _ => entry.detail = Some("ignored: not this issuer and a session of this service".to_owned()),
         }
@@ -246,18 +253,47 @@ enum Unread {
     NoForm,
 }
 
+/// What follows from the end of a session: its record goes, and its refresh token goes back to the provider. Returns the
+/// address of the provider's own logout.
+async fn take_leave(local: Rc<LocalService>, known: Rc<Known>) -> Option<String> {
+    let party = local.service.relying_party.as_ref()?;
+    let session = newest(party, &known.session).await;
+    if let Some(grant) = &session.grant {
+        party.provider.revoke(grant.refresh_token.clone());
+    }
+    party.sessions.remove(&session).await;
+    way_out(&local.service, party, Some(&session))
+}
+
+/// The session with its newest tokens, which the browser, this worker or this process may not have got yet.
+async fn newest(party: &RelyingParty, session: &Session) -> Session {
+    let known = party.refreshes.known(session);
+    let stored = match &session.ticket {
+        Some(ticket) => party.sessions.load(ticket).await.ok(),
+        None => None,
+    };
+    let newer = known.as_deref().into_iter().chain(&stored);
+    newer.chain([session]).max_by_key(|session| session.revision).unwrap_or(session).clone()
+}
+
 /// The address of the provider's own logout for this session, and the way back from there.
-fn way_out(service: &Service, party: &RelyingParty, session: &Session) -> Option<String> {
+fn way_out(service: &Service, party: &RelyingParty, session: Option<&Session>) -> Option<String> {
     let mut state = [0; 16];
     rand::fill(&mut state).ok()?;
-    let hint = session.id_token.as_ref().map(|text| text.expose().as_str());
+    let hint = session.and_then(|session| session.id_token.as_ref()).map(|text| text.expose().as_str());
     let request = EndSession {
         id_token_hint: hint,
-        logout_hint: hint.is_none().then_some(session.subject.as_str()),
+        logout_hint: session.filter(|_| hint.is_none()).map(|session| session.subject.as_str()),
         post_logout_redirect_uri: &service.url(LOGOUT_PATH),
         state: &URL_SAFE_NO_PAD.encode(state),
     };
     party.provider.end_session(request).map(String::from)
+}
+
+/// Whether the browser brought a session that is over here; the provider's own may be alive.
+fn is_over(absent: Absent) -> bool {
+    use Absent::{IdleTimeout, LoggedOut, MaxLifetime, NotInStore, TokenExpired};
+    matches!(absent, IdleTimeout | LoggedOut(_) | MaxLifetime | NotInStore | TokenExpired)
 }
 
 /// The value of a name that is there once.

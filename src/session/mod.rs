@@ -160,7 +160,8 @@ impl Sessions {
         // The clock was wrong when this was sealed, or is wrong now. Believing it would prolong the session
         // past its bounds by as much as the clock is off; a new login puts it right.
         let latest = now.plus(MAX_CLOCK_DIFFERENCE);
-        if session.logged_in_at > latest || session.sealed_at > latest {
+        let granted_at = session.grant.as_ref().map(|grant| grant.received_at);
+        if session.logged_in_at > latest || session.sealed_at > latest || granted_at > Some(latest) {
             return Err(Absent::FromTheFuture);
         }
         if now.since(session.logged_in_at) >= self.config.max_lifetime {

@@ -107,6 +107,27 @@ async fn a_script_is_told_where_to_go_on() {
     browser.fetch(&stage.url("/app/")).await.expect(401);
 }
 
+/// A second click on the button: the browser takes the answer to that one, which must not leave the provider's own
+/// session alive.
+#[tokio::test]
+async fn a_second_click_goes_on_at_the_provider_too() {
+    let stage = stage().await;
+    let browser = stage.logged_in().await;
+    let url = stage.url("/aporeto/oidc/logout");
+    for click in 1..=2 {
+        let answer = browser.clone().send("POST", &url, &[SAME_ORIGIN], b"").await.expect(303);
+        let location = answer.location();
+        assert!(location.as_str().starts_with(&format!("{}/end-session?", stage.idp.issuer)), "{location}");
+        let query: Vec<(String, String)> = location.query_pairs().into_owned().collect();
+        // A copy of the cookie of a session that is over tells nobody anything.
+        assert_eq!(find(&query, "id_token_hint").is_some(), click == 1, "{click}");
+        assert_eq!(find(&query, "logout_hint"), None);
+        assert!(find(&query, "client_id").is_some() && find(&query, "state").is_some());
+    }
+    // Without any session there is nothing to go on with.
+    stage.browser().send("POST", &url, &[SAME_ORIGIN], b"").await.expect(200);
+}
+
 /// A large ID token stays out of the cookie: then the provider is told whose session it was.
 #[tokio::test]
 async fn a_large_id_token_is_no_hint() {

@@ -325,3 +325,72 @@ async fn refreshes_prolong_nothing_but_themselves() {
     browser.fetch(&inside.url("/app/")).await.expect(401);
     assert_eq!(inside.idp.refreshes(), 11);
 }
+
+/// An answer that the application gives late must not bring a cookie back that is older than the browser's: neither
+/// one of before a refresh, whose refresh token is used up, nor one of a session that has ended meanwhile.
+#[tokio::test]
+async fn a_late_answer_brings_no_old_cookie_back() {
+    for ended in [false, true] {
+        let inside = Inside::with(|plan| {
+            two_workers(plan);
+            plan.config["session"] = json!({ "idleTimeout": "10m" });
+        })
+        .await;
+        let mut browser = inside.logged_in().await;
+        // Long enough for a new seal, and not yet for a refresh.
+        inside.advance(Duration::from_secs(120));
+        let before = inside.app.count();
+        let (mut late, url) = (browser.clone(), inside.url("/app/late"));
+        let late = tokio::spawn(async move { late.fetch(&url).await });
+        inside.app.wait_for(before + 1).await;
+        if ended {
+            let logout = inside.url("/aporeto/oidc/logout");
+            browser.send("POST", &logout, &[("sec-fetch-site", "same-origin")], b"").await.expect(200);
+        } else {
+            inside.advance(TOKEN_LIFETIME);
+            let answer = browser.fetch(&inside.url("/app/")).await.expect(200);
+            assert!(answer.sets_session());
+        }
+        inside.app.release();
+        let answer = late.await.unwrap();
+        assert!(!answer.sets_session(), "ended: {ended}, {:?}", answer.set_cookies());
+    }
+}
+
+/// The same for an answer that was to bring the refreshed session.
+#[tokio::test]
+async fn a_late_answer_brings_no_refreshed_session_that_has_ended() {
+    let inside = Inside::with(two_workers).await;
+    let mut browser = inside.logged_in().await;
+    inside.advance(TOKEN_LIFETIME);
+    let before = inside.app.count();
+    let (mut late, url) = (browser.clone(), inside.url("/app/late"));
+    let late = tokio::spawn(async move { late.fetch(&url).await });
+    inside.app.wait_for(before + 1).await;
+    let logout = inside.url("/aporeto/oidc/logout");
+    browser.send("POST", &logout, &[("sec-fetch-site", "same-origin")], b"").await.expect(200);
+    inside.app.release();
+    let answer = late.await.unwrap();
+    assert!(!answer.sets_session(), "{:?}", answer.set_cookies());
+}
+
+/// A provider that gives its session another name with a refresh: its logout of that name ends the session, whichever
+/// cookie comes.
+#[tokio::test]
+async fn the_newest_name_of_the_providers_session_counts() {
+    let inside = Inside::with(two_workers).await;
+    inside.idp.change(|behaviour| set(&mut behaviour.user, "sid", json!("one")));
+    let mut browser = inside.logged_in().await;
+    let old = browser.clone();
+    refreshed_as(&inside, |claims| set(claims, "sid", json!("two")));
+    inside.advance(TOKEN_LIFETIME);
+    browser.fetch(&inside.url("/app/")).await.expect(200);
+    let token = inside.idp.logout_token(|claims| set(claims, "sid", json!("two")));
+    let back_channel = inside.url("/aporeto/oidc/backchannel-logout");
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let body = format!("logout_token={token}");
+    Browser::new(inside.idp.secrets()).send("POST", &back_channel, &form, body.as_bytes()).await.expect(200);
+    for mut browser in [browser, old] {
+        browser.navigate(&inside.url("/app/")).await.expect(302);
+    }
+}

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 
 use crate::support::app::App;
 use crate::support::client::Browser;
-use crate::support::idp::{Algorithm, Behaviour, Endpoint, Idp, set};
+use crate::support::idp::{Algorithm, Behaviour, Endpoint, Idp, find, set};
 use crate::support::inside::Inside;
 use crate::support::ports::free_port;
 use crate::support::proxy::Proxy;
@@ -174,6 +174,41 @@ async fn an_end_is_heard_everywhere() {
     third.clone().fetch(&stage.url_of(0, "/app/")).await.expect(401);
     let took = both_answer(&stage, &third, 401).await;
     assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+/// The refresh token that is given back at a logout is the latest, whichever replica got it; and nothing of a logout is
+/// left undone because the client does not wait for its answer.
+#[tokio::test]
+async fn a_logout_is_whole_wherever_and_however_it_comes() {
+    let redis = Redis::start().await;
+    let stage = two(&redis).await;
+    let browser = stage.logged_in().await;
+    assert_eq!(statuses(&stage, &browser).await, [200; 2]);
+    stage.advance(TOKEN_LIFETIME);
+    browser.clone().fetch(&stage.url_of(0, "/app/")).await.expect(200);
+    assert_eq!(stage.idp.refreshes(), 1);
+    let logout = stage.url_of(1, "/aporeto/oidc/logout");
+    browser.clone().send("POST", &logout, &[SAME_ORIGIN], b"").await.expect(303);
+    stage.idp.wait_for(&Endpoint::Revoke, 1).await;
+    let revoked = stage.idp.calls_of(&Endpoint::Revoke);
+    let used: Vec<_> = stage.idp.calls_of(&Endpoint::Token).into_iter().flat_map(|call| call.form).collect();
+    let token = |form: &[(String, String)], name: &str| find(form, name).map(str::to_owned);
+    assert_ne!(token(&revoked[0].form, "token"), token(&used, "refresh_token"), "it was used up");
+
+    let browser = stage.logged_in().await;
+    assert_eq!(statuses(&stage, &browser).await, [200; 2]);
+    // The end can't be written now, so the answer has to wait, and the client does not.
+    redis.freeze();
+    let (mut gone, logout) = (browser.clone(), stage.url_of(0, "/aporeto/oidc/logout"));
+    let asked = tokio::spawn(async move { gone.send("POST", &logout, &[SAME_ORIGIN], b"").await });
+    let over = async { while browser.clone().fetch(&stage.url_of(0, "/app/")).await.status == 200 {} };
+    soon("the session to end", over).await;
+    asked.abort();
+    redis.thaw();
+    stage.idp.wait_for(&Endpoint::Revoke, 2).await;
+    assert_eq!(stage.events("logout").len(), 2);
+    let took = both_answer(&stage, &browser, 401).await;
+    assert!(took < Duration::from_secs(3), "{took:?}");
 }
 
 /// Down, hung, read-only: 503 with Retry-After for whoever may have a session, no login loop, and recovery by itself.

@@ -24,6 +24,7 @@ use super::soon;
 /// - `hang`: no answer; `close`: the connection ends without one; `garbage`: what is not HTTP
 /// - `stale`: the first request that a connection brings after another is not answered, the connection ends
 /// - `cut`, `cut-chunked`: the connection ends in the middle of the answer
+/// - `late`: as usual, after [`App::release`]
 /// - `held`: the head and the first part, and the rest after [`App::release`]; `sse` is the same as events
 /// - `ws`: a WebSocket echo; `not-ws`: 200 to a handshake; `upgrade`: 101 to anything, and an echo
 /// - `deaf`: 101 to a handshake, and never a word
@@ -223,6 +224,13 @@ impl Shared {
             "cut" => stream.last(b"HTTP/1.1 200 OK\r\nContent-Length: 1048576\r\n\r\nonly this").await,
             "cut-chunked" => {
                 stream.last(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nonly this\r\n").await
+            }
+            "late" => {
+                let mut released = self.released.subscribe();
+                let seen = *released.borrow_and_update();
+                released.wait_for(|count| *count > seen).await.ok()?;
+                stream.send(&usual("late", received)).await?;
+                Some(stream)
             }
             "held" => self.held(stream, "text/plain", ["first part, ", "second part"]).await,
             "sse" => self.held(stream, "text/event-stream", ["data: first\n\n", "data: second\n\n"]).await,

@@ -127,3 +127,27 @@ fn a_clock_that_was_wrong_prolongs_nothing_and_locks_nobody_out() {
     service.clock.set(START.minus(MINUTE + Duration::from_secs(1)));
     assert_eq!(service.sessions.check(&alice()), Err(Absent::FromTheFuture));
 }
+
+/// A session in the store lives on when the clock is put right; a refresh that was dated in the future must not be
+/// the last one for so long.
+#[test]
+fn a_grant_that_is_dated_in_the_future_is_due() {
+    let service = service();
+    let grant = |received_at: UnixTime| Grant {
+        refresh_token: crate::secret::Secret::new("token".to_owned()),
+        nonce: "nonce".to_owned(),
+        received_at,
+        expires_at: received_at.plus(HOUR),
+        from_user_info: Default::default(),
+    };
+    for (received_at, is_fine) in [
+        (START, true),
+        (START.plus(MINUTE), true),
+        (START.plus(2 * MINUTE), false),
+        (START.plus(24 * HOUR), false),
+    ] {
+        let session = Session { grant: Some(grant(received_at)), ..alice() };
+        let expected = if is_fine { Ok(()) } else { Err(Absent::FromTheFuture) };
+        assert_eq!(service.sessions.check(&session), expected, "{received_at:?}");
+    }
+}
