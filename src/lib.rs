@@ -78,6 +78,9 @@ pub mod config;
 pub mod devidp;
 pub mod digits;
 pub mod explain;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gate;
 pub mod oidc;
 pub mod path;

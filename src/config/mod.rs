@@ -13,6 +13,8 @@ mod document;
 mod env;
 mod error;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod host;
 mod later;
 mod listeners;

@@ -198,7 +198,7 @@ impl Worker {
             entry.detail = Some("a CORS preflight, forwarded without identity (corsPreflight)".to_owned());
             return Ok(Next::Forward(Allowed { permit, presented: None, public: false }));
         }
-        let rule = policy.find(request.method(), &arrived.target).map_err(Refusal::Parameters)?;
+        let rule = policy.find(request.method(), &arrived.target).map_err(Refusal::Ambiguous)?;
         entry.rule = rule.map(name_of);
         let public = rule.is_some_and(Rule::is_public);
         if !public && !reads_credentials {

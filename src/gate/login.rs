@@ -407,3 +407,26 @@ const MAX_STATE_TARGET_BYTES: usize = 1024;
 const MAX_ATTEMPTS: u8 = 2;
 /// How far a transaction may lie in the future before the clock must have been wrong.
 const MAX_CLOCK_STEP: Duration = Duration::from_secs(60);
+
+/// Reads what a seal of a login may hold: each sort is itself, or nothing.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz_sealed(plain: &[u8]) {
+    if let Ok(state) = serde_json::from_slice::<State>(plain) {
+        let text = serde_json::to_vec(&state).unwrap_or_default();
+        let again = serde_json::from_slice::<State>(&text).ok();
+        assert!(again.is_some_and(|again| {
+            (again.id, again.attempt, again.target) == (state.id, state.attempt, state.target)
+        }));
+    }
+    if let Ok(pending) = serde_json::from_slice::<Pending>(plain) {
+        let text = serde_json::to_vec(&pending).unwrap_or_default();
+        let again = serde_json::from_slice::<Pending>(&text).ok();
+        let same = |again: &Pending| {
+            (&again.id, again.begun, &again.target) == (&pending.id, pending.begun, &pending.target)
+                && again.transaction == pending.transaction
+        };
+        assert!(again.as_ref().is_some_and(same));
+        // Neither stands in for the other.
+        assert!(serde_json::from_slice::<State>(&text).is_err(), "a login in progress passes for a state");
+    }
+}

@@ -11,6 +11,8 @@ mod endpoints;
 mod entry;
 mod forward;
 mod forwarded;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod host;
 mod login;
 mod logout;

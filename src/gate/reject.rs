@@ -22,8 +22,8 @@ pub(super) enum Refusal {
     Misdirected(&'static str),
     /// The target can't be judged.
     Target(PathError),
-    /// The rules differ with and without the path's parameters.
-    Parameters(Ambiguous),
+    /// The path can be read in two ways, and the rules differ.
+    Ambiguous(Ambiguous),
     /// A WebSocket handshake from a page of another origin.
     Origin,
     /// Our own endpoint, and a method that it does not have.
@@ -91,7 +91,7 @@ impl Refusal {
             Self::Malformed(violation) => malformed(&given, violation),
             Self::Misdirected(_) => given.misdirected(),
             Self::Target(error) => given.bad_request(&error.to_string()),
-            Self::Parameters(error) => given.bad_request(&error.to_string()),
+            Self::Ambiguous(error) => given.bad_request(&error.to_string()),
             Self::Origin => given.origin_refused(),
             Self::Method(allow) => given.method_not_allowed(allow),
             Self::BodyTooLarge => given.content_too_large(),
@@ -130,7 +130,7 @@ impl Refusal {
             }
             Self::Misdirected(why) => (Format, (*why).to_owned()),
             Self::Target(error) => (Format, error.to_string()),
-            Self::Parameters(error) => (Format, error.to_string()),
+            Self::Ambiguous(error) => (Format, error.to_string()),
             Self::Origin => (Policy, "the Origin of the WebSocket handshake is not allowed".to_owned()),
             Self::Method(_) => (Api, "this endpoint of Portcullis does not have this method".to_owned()),
             Self::BodyTooLarge => (Limit, "the body is too large for this endpoint".to_owned()),

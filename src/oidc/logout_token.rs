@@ -89,7 +89,7 @@ impl Provider {
 
 impl LogoutToken {
     /// Checks the claims of a token whose signature is good: section 2.6, steps 3 to 7, in its order.
-    fn check(claims: SignedClaims, expected: &Expected<'_>) -> Result<Self, Refusal> {
+    pub(super) fn check(claims: SignedClaims, expected: &Expected<'_>) -> Result<Self, Refusal> {
         let claims = claims.into_inner();
         check_issuer(&claims, expected)?; // step 3, in the same way as for an ID token
         check_audience(&claims, expected)?;

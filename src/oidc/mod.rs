@@ -19,6 +19,8 @@ mod event;
 mod farewell;
 mod finder;
 mod flow;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod id_token;
 mod identity;
 mod jwks;
@@ -29,7 +31,7 @@ mod logout_token;
 mod provider;
 mod refresh;
 mod standard_claims;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod testing;
 #[cfg(test)]
 mod testing_idp;

@@ -44,7 +44,7 @@ pub(super) async fn fetch(
     read(answer.body(), subject)
 }
 
-fn read(body: &[u8], subject: &str) -> Result<Map<String, Value>, Problem> {
+pub(super) fn read(body: &[u8], subject: &str) -> Result<Map<String, Value>, Problem> {
     let claims: Map<String, Value> = serde_json::from_slice(body).map_err(|_| {
         Problem::Unusable(
             "it answers something else than a JSON object (signed or encrypted UserInfo is not supported: turn \

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, UPGRADE};
 use http::{HeaderMap, Method};
 
-use super::matcher::{self, Ambiguous, Parameters};
+use super::matcher::{Ambiguous, Found, Reading};
 use super::requirement::{Held, Term};
 use super::{Clause, CorsPreflight, Demand, Mode, Policy, Rule};
 use crate::clock::UnixTime;
@@ -112,14 +112,35 @@ impl Policy {
     /// The most specific rule for a method and path. `HEAD` falls under `GET` rules unless the same URI has one
     /// of its own.
     pub fn find(&self, method: &Method, path: &NormalPath) -> Result<Option<&Rule>, Ambiguous> {
-        let kept = self.tree.find(method, path, Parameters::Kept);
+        let found = self.tree.find(method, path, Reading::AsSent);
         let text = path.path();
         // Hardly any path has a `%` at all; looking for one byte is much quicker than for two.
-        let has_parameters = text.contains(';') || (text.contains('%') && text.contains("%3"));
-        if has_parameters && self.tree.find(method, path, Parameters::Dropped) != kept {
-            return Err(Ambiguous);
+        let has_escape = text.contains('%');
+        if text.contains(';') || (has_escape && text.contains("%3")) {
+            let other = self.tree.find(method, path, Reading::WithoutParameters);
+            if other.map(|other| other.rule) != found.map(|found| found.rule) {
+                return Err(Ambiguous::Parameters);
+            }
         }
-        Ok(matcher::rule(&self.rules, kept))
+        if let Some(found) = found
+            && has_escape
+            && ["%2f", "%2F", "%5c", "%5C"].iter().any(|slash| text.contains(slash))
+        {
+            self.check_decoded(method, path, found)?;
+        }
+        Ok(found.and_then(|found| self.rules.get(found.rule)))
+    }
+
+    /// A kept slash may be a separator to the application: a rule that says more about the path that it sees then
+    /// must not be got around.
+    fn check_decoded(&self, method: &Method, path: &NormalPath, found: Found<'_>) -> Result<(), Ambiguous> {
+        for parameters in [true, false] {
+            let other = self.tree.find(method, path, Reading::Decoded { parameters });
+            if other.is_some_and(|other| other.rule != found.rule && other.says_more_than(&found)) {
+                return Err(Ambiguous::Slashes);
+            }
+        }
+        Ok(())
     }
 
     /// Works out which requirements hold for a tag set: once for each session.

@@ -5,12 +5,12 @@
 //! so far may have led to are kept, each with its rank among them, so nothing is ever walked twice: the cost is
 //! the length of the path times the number of overlapping wildcards. The order of declarations plays no part.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use http::Method;
 use smallvec::SmallVec;
 
-use super::Rule;
 use crate::path::{NormalPath, decode};
 
 /// All patterns of a policy.
@@ -44,11 +44,17 @@ pub(super) enum Segment {
     Several,
 }
 
-/// The path can be read in two ways, with and without the parameters of a segment (`;x=1`), and the rules
-/// differ: whichever was judged, an application might serve the other.
+/// The path can be read in two ways, and the rules differ: whichever was judged, an application might serve the
+/// other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the path has parameters (`;`), and the rules differ with and without them")]
-pub struct Ambiguous;
+pub enum Ambiguous {
+    /// With and without the parameters of a segment (`;x=1`).
+    #[error("the path has parameters (`;`), and the rules differ with and without them")]
+    Parameters,
+    /// With an encoded slash within a segment and between two, for which a rule says more.
+    #[error("the path has an encoded slash, and another rule is more specific about what it decodes to")]
+    Slashes,
+}
 
 impl Default for Tree {
     fn default() -> Self {
@@ -87,20 +93,38 @@ impl Tree {
         child
     }
 
-    /// The rule for a method and path, by its place.
-    pub(super) fn find(&self, method: &Method, path: &NormalPath, parameters: Parameters) -> Option<usize> {
+    /// The rule for a method and path.
+    pub(super) fn find(&self, method: &Method, path: &NormalPath, reading: Reading) -> Option<Found<'_>> {
+        let segments = path.segments().map(decode);
+        match reading {
+            Reading::AsSent => self.walk(method, segments),
+            Reading::WithoutParameters => {
+                self.walk(method, segments.map(|name| Some(without_parameters(&name?).to_owned().into())))
+            }
+            Reading::Decoded { parameters } => {
+                let names = segments.flatten().flat_map(|name| {
+                    let parts = name.split(['/', '\\']);
+                    let read = |part| if parameters { part } else { without_parameters(part) };
+                    parts.map(|part| Some(read(part).to_owned().into())).collect::<Vec<_>>()
+                });
+                self.walk(method, names)
+            }
+        }
+    }
+
+    fn walk<'n>(
+        &self,
+        method: &Method,
+        names: impl Iterator<Item = Option<Cow<'n, str>>>,
+    ) -> Option<Found<'_>> {
         let mut states: States = SmallVec::new();
         states.push(State { place: 0, rank: 0 });
         let mut next: States = SmallVec::new();
-        for segment in path.segments() {
+        for name in names {
             next.clear();
-            let name = decode(segment)?;
-            let name = match parameters {
-                Parameters::Kept => name.as_ref(),
-                Parameters::Dropped => name.split(';').next().unwrap_or_default(),
-            };
+            let name = name?;
             for state in &states {
-                self.step(*state, name, &mut next);
+                self.step(*state, &name, &mut next);
             }
             if next.is_empty() {
                 return None;
@@ -132,7 +156,7 @@ impl Tree {
     }
 
     /// The most specific rule that ends where the path ends.
-    fn best_end(&self, method: &Method, states: &States) -> Option<usize> {
+    fn best_end(&self, method: &Method, states: &States) -> Option<Found<'_>> {
         let mut best: Option<(usize, &Node, usize)> = None;
         for state in states {
             let Some(node) = self.nodes.get(state.place) else { continue };
@@ -153,7 +177,7 @@ impl Tree {
                 }
             }
         }
-        best.map(|(_, _, rule)| rule)
+        best.map(|(_, node, rule)| Found { rule, pattern: &node.pattern })
     }
 }
 
@@ -198,18 +222,44 @@ fn renumber(states: &mut States) {
     }
 }
 
-/// How `;` in a segment is read.
+/// How segments are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Parameters {
-    /// As part of its name.
-    Kept,
-    /// As the beginning of parameters that do not belong to the name.
-    Dropped,
+pub(super) enum Reading {
+    /// As they are: `;` and an encoded slash are part of their names.
+    AsSent,
+    /// `;` begins parameters that do not belong to the name.
+    WithoutParameters,
+    /// An encoded slash or backslash separates segments.
+    Decoded {
+        /// Whether parameters belong to the name.
+        parameters: bool,
+    },
 }
 
-/// The rules of a policy by their place.
-pub(super) fn rule(rules: &[Rule], place: Option<usize>) -> Option<&Rule> {
-    place.and_then(|place| rules.get(place))
+/// A rule by its place, and its pattern.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found<'t> {
+    pub(super) rule: usize,
+    pattern: &'t [Segment],
+}
+
+impl Found<'_> {
+    /// Whether this pattern says more than another about a path that both match, each in its reading: at the first
+    /// difference in kind, as in the walk. Another literal there was written for that reading.
+    pub(super) fn says_more_than(&self, other: &Self) -> bool {
+        for (ours, theirs) in self.pattern.iter().zip(other.pattern) {
+            match (ours, theirs) {
+                (Segment::Literal(ours), Segment::Literal(theirs)) if ours != theirs => return false,
+                _ if ours != theirs => return ours < theirs,
+                _ => {}
+            }
+        }
+        self.pattern.len() > other.pattern.len()
+    }
+}
+
+fn without_parameters(name: &str) -> &str {
+    name.split(';').next().unwrap_or_default()
 }
 
 const LITERAL: usize = 0;

@@ -149,13 +149,13 @@ fn methods_choose_the_candidates() {
 fn parameters_hide_nothing() {
     let policy = gets(&["/admin", "/*", "/app/*", "/v;1", "/v/*"]);
     for (path, expected) in [
-        ("/admin;x=1", Err(Ambiguous)),
-        ("/admin%3bx", Err(Ambiguous)),
-        ("/admin%3Bx", Err(Ambiguous)),
+        ("/admin;x=1", Err(Ambiguous::Parameters)),
+        ("/admin%3bx", Err(Ambiguous::Parameters)),
+        ("/admin%3Bx", Err(Ambiguous::Parameters)),
         ("/app/page;jsessionid=1", Ok(Some("/app/*"))),
         ("/other;x", Ok(Some("/*"))),
-        ("/app;x/y", Err(Ambiguous)),
-        ("/v;1", Err(Ambiguous)),
+        ("/app;x/y", Err(Ambiguous::Parameters)),
+        ("/v;1", Err(Ambiguous::Parameters)),
     ] {
         let rule = policy.find(&Method::GET, &target(path));
         assert_eq!(rule.map(|rule| rule.map(|rule| rule.uri().as_ref())), expected, "{path}");
@@ -174,6 +174,52 @@ fn kept_slashes_stay_inside_a_segment() {
         let rule = policy.find(&Method::GET, &target).unwrap();
         assert_eq!(rule.map(|rule| rule.uri().as_ref()), expected, "{target:?}");
     }
+}
+
+/// An application may take a kept slash for a separator: what a more specific rule says about that path holds.
+#[test]
+fn kept_slashes_get_around_no_rule() {
+    let path = Options { encoded_slashes: EncodedSlashes::Keep, ..Options::default() };
+    let uris = [
+        "/public/*",
+        "/public/secret/*",
+        "/public/*/keys",
+        "/*",
+        "/api/?/issues",
+        "/api/a%2Fb/*",
+        "/n/?",
+        "/n/?/x",
+    ];
+    let endpoints = uris.iter().map(|uri| endpoint(uri, &["GET"])).collect();
+    let policy = Policy::compile(&Config { endpoints, path, ..Config::default() }).unwrap();
+    for (target, expected) in [
+        ("/public/a%2Fb", Ok(Some("/public/*"))),
+        ("/public/secret%2Fx", Err(Ambiguous::Slashes)),
+        ("/public/secret%2fx", Err(Ambiguous::Slashes)),
+        ("/public/secret%5Cx/y", Err(Ambiguous::Slashes)),
+        ("/public/secret%5cx", Err(Ambiguous::Slashes)),
+        ("/public/secret/a%2Fx", Ok(Some("/public/secret/*"))),
+        ("/public/a%2Fkeys", Err(Ambiguous::Slashes)),
+        ("/public/a/b%2Fkeys", Err(Ambiguous::Slashes)),
+        ("/public%2Fsecret", Err(Ambiguous::Slashes)),
+        ("/secret%2Fpublic", Ok(Some("/*"))),
+        ("/n/a%2Fx", Err(Ambiguous::Slashes)),
+        // Less specific about it: the operator meant the wildcard.
+        ("/api/group%2Fproject/issues", Ok(Some("/api/?/issues"))),
+        ("/api/a%2Fb/issues", Ok(Some("/api/a%2Fb/*"))),
+        // Both at once.
+        ("/public/x;y%2F..z", Ok(Some("/public/*"))),
+        ("/public/a/secret;x%2Fy", Ok(Some("/public/*"))),
+        ("/public/secret;x%2Fy", Err(Ambiguous::Parameters)),
+    ] {
+        let read = NormalPath::parse(target, &path).unwrap();
+        let rule = policy.find(&Method::GET, &read);
+        assert_eq!(rule.map(|rule| rule.map(|rule| rule.uri().as_ref())), expected, "{target}");
+    }
+    let endpoints = ["/a/*", "/a/b/c/*"].iter().map(|uri| endpoint(uri, &["GET"])).collect();
+    let policy = Policy::compile(&Config { endpoints, path, ..Config::default() }).unwrap();
+    let read = NormalPath::parse("/a/b%2Fc;v", &path).unwrap();
+    assert_eq!(policy.find(&Method::GET, &read).err(), Some(Ambiguous::Slashes));
 }
 
 /// A long path against many stars costs no more than both lengths multiplied.

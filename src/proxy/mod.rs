@@ -18,6 +18,8 @@ mod error;
 mod exchange;
 mod forward;
 mod frames;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod goodbye;
 mod headers;
 mod http2;

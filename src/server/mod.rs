@@ -26,6 +26,8 @@ mod connection;
 mod descriptors;
 mod drive;
 mod front;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod handshake;
 mod intake;
 mod lifecycle;

@@ -10,6 +10,8 @@
 
 mod activity;
 mod cookie;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod key_file;
 mod keygen;
 mod keys;

@@ -10,8 +10,8 @@ const LEAVES: [&str; 6] = ["clock", "digits", "path", "secret", "tag", "watch"];
 /// The boxes: siblings that do not know each other.
 const BOXES: [&str; 6] = ["oidc", "policy", "proxy", "session", "telemetry", "tls"];
 
-/// The files that put everything together: one for each command.
-const COMPOSITION: [&str; 6] = ["main", "lib", "run", "check", "explain", "trial"];
+/// The files that put everything together: one for each command, and the list of the fuzz targets.
+const COMPOSITION: [&str; 7] = ["main", "lib", "run", "check", "explain", "trial", "fuzzing"];
 
 /// What a module may import, by the first segment of its path in the crate.
 fn may_import(module: &str) -> Option<Vec<&'static str>> {

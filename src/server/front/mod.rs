@@ -12,6 +12,8 @@
 mod chunked;
 mod frames;
 mod framing;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod head;
 mod interim;
 mod io;
