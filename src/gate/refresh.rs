@@ -194,7 +194,11 @@ impl Refreshes {
             from_user_info: grant.from_user_info.clone(),
         };
         let renewed = match party.provider.refresh(asked).await {
-            Ok(refreshed) => self.renew(party, base, refreshed),
+            Ok(refreshed) => {
+                let token = refreshed.grant.refresh_token.clone();
+                // Nobody is to be left with the token of a session that is over.
+                self.renew(party, base, refreshed).inspect_err(|_| party.provider.revoke(token))
+            }
             Err(oidc::RefreshError::Ended(reason)) => Err(reason.to_string()),
             Err(oidc::RefreshError::Unavailable(reason)) => {
                 let failed_before = self.state().retry_at.put(base.id, Instant::now() + RETRY_PAUSE);
