@@ -183,17 +183,23 @@ def compare_with_reading(name, sent, seen, wrong):
 
 
 def compare_with_records(name, seen, records, wrong):
-    """What the application saw, against the proxy's records: method, path, bytes of the body, and how often."""
-    judged = collections.Counter(
-        (record["method"].encode(), record["path"].encode(), record["bytesIn"])
-        for record in records
-        if record.get("service") == name and "dropReason" not in record and record["status"] == 200
-    )
-    arrived = collections.Counter((method, target.partition(b"?")[0], len(body)) for method, target, body in seen)
-    for request in arrived - judged:
-        wrong.append((b"", f"{name} saw {request}, which has no record"))
-    for request in judged - arrived:
+    """What the application saw, against the proxy's records: method, path, how often, and bytes of the body. Of a request
+    that nobody waited for any more, the record only says that it was let through."""
+    admitted, answered = collections.Counter(), collections.Counter()
+    for record in records:
+        if record.get("service") != name or "rule" not in record or record.get("dropReason") not in (None, "dial"):
+            continue
+        request = record["method"].encode("latin-1"), record["path"].encode("latin-1")
+        admitted[request] += 1
+        if record["status"] == 200:
+            answered[(*request, record["bytesIn"])] += 1
+    whole = collections.Counter((method, target.partition(b"?")[0], len(body)) for method, target, body in seen)
+    arrived = collections.Counter((method, target.partition(b"?")[0]) for method, target, _ in seen)
+    for request in arrived - admitted:
+        wrong.append((b"", f"{name} saw {request}, which no record admits: {[record for record in records if record['path'].encode() == request[1]]}"))
+    for request in answered - whole:
         wrong.append((b"", f"the record has {request}, which {name} did not see"))
+    return sum(answered.values())
 
 
 def attack(count, seed):
@@ -227,13 +233,13 @@ def attack(count, seed):
         for name in APPLICATIONS:
             seen = list(recorded(running[name]))
             compare_with_reading(name, sent[name], seen, wrong[name])
-            compare_with_records(name, seen, records, wrong[name])
+            answered = compare_with_records(name, seen, records, wrong[name])
             for data, what in wrong[name][:EXAMPLES]:
                 print(f"  {name}: {what}: {data[:400]!r}")
             tally = tallies[name]
             enough = tally["canaries answered"] >= len(sent[name]) * LEAST_CANARIES
             words = ", ".join(f"{number} {what}" for what, number in sorted(tally.items()))
-            rows.append((f"payloads before {name}", not wrong[name] and enough, f"{len(sent[name])} sent: {words}; {len(seen)} requests seen; {len(wrong[name])} wrong"))
+            rows.append((f"payloads before {name}", not wrong[name] and enough, f"{len(sent[name])} sent: {words}; {len(seen)} requests seen, {answered} answered by the records; {len(wrong[name])} wrong"))
     finally:
         for application in running.values():
             application.stop()
