@@ -191,7 +191,7 @@ def compare_with_records(name, seen, records, wrong):
             continue
         request = record["method"].encode("latin-1"), record["path"].encode("latin-1")
         admitted[request] += 1
-        if record["status"] == 200:
+        if 200 <= record["status"] < 300:
             answered[(*request, record["bytesIn"])] += 1
     whole = collections.Counter((method, target.partition(b"?")[0], len(body)) for method, target, body in seen)
     arrived = collections.Counter((method, target.partition(b"?")[0]) for method, target, _ in seen)
