@@ -4,9 +4,9 @@
 CARGO ?= cargo
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: test tools format lint docs unit deploy e2e guard apps conformance bench bench-full bench-idle clean
+.PHONY: test tools format lint docs unit deploy e2e differential guard apps attack conformance bench bench-full bench-idle clean
 
-test: tools format lint docs unit deploy e2e guard
+test: tools format lint docs unit deploy e2e differential guard
 
 tools:
 	tests/tools.sh
@@ -28,6 +28,15 @@ deploy: unit
 
 e2e: unit
 	cd tests/e2e && npm test
+
+# Generated targets, return URLs and HTTP/1 payloads, and what nginx, Apache, Node, Python and Chromium make of them.
+differential: unit
+	tests/attack/attack.py
+
+# The same with whole budgets: a million targets. Some minutes.
+attack: tools
+	$(CARGO) build --bin portcullis --example judge
+	tests/attack/attack.py --whole
 
 # JupyterLab, Streamlit and grpcio behind the proxy, after a login in Chromium. Not part of `make test`: about 700 MB
 # of packages from PyPI, pinned by tests/apps/requirements.txt, go into .tools/apps.

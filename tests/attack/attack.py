@@ -18,7 +18,7 @@ from targets import DEFAULT_SEED
 # What each attack takes, small and whole; the values are arguments of its `attack`.
 BUDGETS = {
     "paths": ({"count": 20_000, "sample": 400}, {"count": 1_000_000, "sample": 5_000}),
-    "returns": ({"count": 5_000, "logins": 20, "pages": 5}, {"count": 20_000, "logins": 200, "pages": 50}),
+    "returns": ({"count": 5_000, "logins": 20, "pages": 5}, {"count": 10_000, "logins": 200, "pages": 50}),
     "framing": ({"count": 300}, {"count": 2_000}),
 }
 

@@ -11,8 +11,10 @@ import posixpath
 import random
 import struct
 import subprocess
+import tempfile
 import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import servers
 from targets import targets
@@ -64,8 +66,8 @@ def is_protected(path):
 def judged(texts, exposed, admin):
     """Verdicts by variant, in the order of `texts`."""
     services = [(name, port, 1, extra) for (name, extra), port in zip(VARIANTS.items(), exposed)]
-    with servers.tempfile.TemporaryDirectory() as folder:
-        file = servers.Path(folder) / "portcullis.yaml"
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "portcullis.yaml"
         file.write_text(servers.configuration(services, admin))
         framed = b"".join(struct.pack(">H", len(text)) + text for text in texts)
         result = subprocess.run([servers.JUDGE, file], input=framed, stdout=subprocess.PIPE, check=True, timeout=900)
@@ -145,7 +147,7 @@ def resolve(forwarded):
                 "Python": lambda: by_python(forwarded),
                 "(parameters)": lambda: by_parameters(forwarded),
             }
-            check_that_they_can_fail(jobs, nginx, apache)
+            check_that_they_can_fail(nginx, apache)
             found, refused = {}, {}
 
             def run(name):
@@ -162,21 +164,22 @@ def resolve(forwarded):
         nginx.stop()
 
 
-def check_that_they_can_fail(jobs, nginx, apache):
+def check_that_they_can_fail(nginx, apache):
     """Each resolver sees what a proxy that does not look would let through."""
     tries = [b"/public/../admin/", b"/public/%2e%2e/admin/x", b"/admin/x", b"/public/secret/"]
-    by = {"Node": by_node, "Python": by_python}
-    for name, resolver in by.items():
-        for target, _, protected in resolver(tries):
-            if not protected:
-                raise RuntimeError(f"{name} does not resolve {target}")
-    for name, port, resolver in [("nginx", nginx.port, by_nginx), ("Apache", apache.port, by_apache)]:
-        for target, status, protected in resolver(port, tries):
+    answers = {
+        "nginx": by_nginx(nginx.port, tries),
+        "Apache": by_apache(apache.port, tries),
+        "Node": by_node(tries),
+        "Python": by_python(tries),
+    }
+    for name, given in answers.items():
+        for target, status, protected in given:
             if not protected:
                 raise RuntimeError(f"{name} does not resolve {target}: {status}")
 
 
-def through_the_proxy(texts, verdicts, exposed, seed):
+def through_the_proxy(texts, verdicts, exposed, sample, seed):
     """The running proxy's answers to a sample beside the verdicts: differences, and counts of answers by status."""
     rng = random.Random(seed)
     differences, statuses = [], {}
@@ -185,7 +188,7 @@ def through_the_proxy(texts, verdicts, exposed, seed):
         running = servers.proxy([(name, port, nginx.port, extra) for (name, extra), port in zip(VARIANTS.items(), exposed)])
         try:
             for name, port in zip(VARIANTS, exposed):
-                chosen = rng.sample(range(len(texts)), min(len(texts), through_the_proxy.sample))
+                chosen = rng.sample(range(len(texts)), min(len(texts), sample))
                 # A line feed or a blank makes another request of it; whether that is refused is for framing to see.
                 chosen = [at for at in chosen if not any(byte in texts[at] for byte in b"\r\n ")]
                 host = f"Host: {servers.HOST}:{port}\r\n\r\n".encode()
@@ -241,8 +244,7 @@ def attack(count, sample, seed):
         words = ", ".join(f"{name} {len(cases):,}" for name, cases in by_variant.items())
         what = f"{len(forwarded):,} public forms, {refused[resolver]:,} refused by it; protected: {words}"
         rows.append((f"resolved by {resolver}", not protected, what))
-    through_the_proxy.sample = sample
-    differences, statuses = through_the_proxy(texts, verdicts, exposed, seed)
+    differences, statuses = through_the_proxy(texts, verdicts, exposed, sample, seed)
     for difference in differences[:EXAMPLES]:
         print(f"  {difference}")
     words = ", ".join(f"{status}: {number:,}" for status, number in sorted(statuses.items()))

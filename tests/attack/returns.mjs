@@ -38,6 +38,13 @@ function stays(location, base) {
   return [new URL(location), new URL(location, 'https://evil.test/'), new URL(rest, base)].every((url) => url.origin === base && url.pathname === path);
 }
 
+// It has to see what is wrong.
+function checkThatItCanFail(base) {
+  const bad = ['', '/', '//evil.test/', 'https://evil.test/', `${base}@evil.test/`, `${base}.evil.test/`, `${base}//evil.test/`, `${base}/\\evil.test`, `${base}/../x`, `${base}/a b`, `${base}/\u00e9`, base];
+  const unseen = bad.filter((location) => stays(location, base));
+  if (unseen.length > 0 || !stays(`${base}/a%20b?c=//d`, base)) throw new Error(`the judge of addresses is wrong about ${unseen}`);
+}
+
 // Calls `work` for everything, a few at a time.
 async function each(list, work) {
   const queue = list.entries();
@@ -95,7 +102,7 @@ async function pagesOfTheirOwn({ base, idp }, all, cookie, agent) {
     if (begun.status === 400) { refused += 1; return; }
     const { location = '' } = begun.headers;
     // Our own endpoints answer for themselves.
-    if (begun.status === 200 && unescape(form).startsWith('/aporeto/oidc/')) { refused += 1; return; }
+    if ([200, 401].includes(begun.status) && location === '' && unescape(form).startsWith('/aporeto/oidc/')) { refused += 1; return; }
     if (begun.status !== 302 || !location.startsWith(`${idp.issuer}/`)) return wrong.push([form, `${begun.status} ${location}`]);
     const ended = await request(`${base}/aporeto/oidc/callback?code=x&state=${stateOf(location)}`, { headers: { ...NAVIGATION, cookie }, agent });
     if (ended.status !== 303 || !stays(ended.headers.location ?? '', base)) wrong.push([form, `${ended.status} ${ended.headers.location}`]);
@@ -145,6 +152,7 @@ const stage = await openStage({
 const agent = new https.Agent({ keepAlive: true, maxSockets: LANES });
 const browsers = await openBrowsers();
 try {
+  checkThatItCanFail(stage.base);
   const bob = await arrive(browsers, stage, 'bob');
   const cookie = await bob.cookie();
   const atProvider = (await bob.context.cookies(stage.idp.issuer)).map(({ name, value }) => `${name}=${value}`).join('; ');

@@ -129,8 +129,8 @@ StartServers 1
 """
 
 
-def apache(config, modules, port, files=()):
-    """Apache with these modules; `files` are made below its document root."""
+def apache(config, modules, port, files=(), prepare=lambda folder: None):
+    """Apache with these modules; `files` are made below its document root, the rest of its folder by `prepare`."""
     running = Running("apache", [port])
     (running.folder / "docs").mkdir()
     for name in files:
@@ -138,6 +138,7 @@ def apache(config, modules, port, files=()):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(name)
     running.folder.chmod(0o755)
+    prepare(running.folder)
     load = "\n".join(
         f"LoadModule {module}_module {APACHE_MODULES}/mod_{module}.so" for module in ["mpm_event", "authz_core", *modules]
     )

@@ -159,6 +159,37 @@ async fn encoded_slashes_are_kept_where_set() {
     hold(&stage, &table).await;
 }
 
+/// Where slashes are kept, an application that decodes them serves nothing that a more specific rule guards.
+#[tokio::test]
+async fn a_kept_slash_gets_around_no_rule() {
+    let stage = Stage::with(|plan| {
+        plan.set("encodedSlashes", json!("keep"));
+        plan.endpoints(json!([
+            { "URI": "/public/*", "methods": ["*"], "public": true },
+            { "URI": "/public/secret/*", "methods": ["*"], "allowedScopes": [["email=*"]] },
+        ]));
+    })
+    .await;
+    let table = [
+        ("/public/secret%2Fx", None),
+        ("/public/secret%2f", None),
+        ("/%70ublic/s%65cret%2fx/y", None),
+        ("/public/secret%5Cx", None),
+        ("/public/secret;v%2Fx", None),
+        ("/public/a%2Fsecret", Some("/public/a%2Fsecret")),
+        ("/public/secrets%2Fx", Some("/public/secrets%2Fx")),
+        ("/public/secret%252Fx", Some("/public/secret%252Fx")),
+    ];
+    for (target, wanted) in table {
+        let answer = ask(&stage, "GET", target).await;
+        assert_eq!(answer.status, if wanted.is_some() { 200 } else { 400 }, "{target}: {answer:?}");
+        if let Some(wanted) = wanted {
+            assert_eq!(stage.app.last().target(), wanted);
+        }
+    }
+    assert_eq!(stage.app.count(), 3);
+}
+
 /// However the public prefix is left, no path gets to the app that the rules give to nobody.
 #[tokio::test]
 async fn no_spelling_gets_around_a_rule() {
