@@ -4,7 +4,7 @@
 CARGO ?= cargo
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: test tools format lint docs unit deploy e2e guard apps conformance bench bench-full bench-idle clean
+.PHONY: test tools format lint docs unit deploy e2e guard fuzz apps conformance bench bench-full bench-idle clean
 
 test: tools format lint docs unit deploy e2e guard
 
@@ -28,6 +28,10 @@ deploy: unit
 
 e2e: unit
 	cd tests/e2e && npm test
+
+# Every fuzz target for FUZZ_SECONDS (60), one after the other; `make unit` has the seeds of all. See fuzz/README.md.
+fuzz:
+	fuzz/run.sh
 
 # JupyterLab, Streamlit and grpcio behind the proxy, after a login in Chromium. Not part of `make test`: about 700 MB
 # of packages from PyPI, pinned by tests/apps/requirements.txt, go into .tools/apps.

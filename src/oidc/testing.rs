@@ -103,6 +103,7 @@ impl TestKey {
         KeySet::parse(json!({"keys": [self.jwk()]}).to_string().as_bytes()).unwrap()
     }
 
+    #[cfg(test)]
     pub fn public_der(&self) -> Vec<u8> {
         match &self.pair {
             Pair::Rsa(pair, _) => pair.public_key().as_der().unwrap().as_ref().to_vec(),
