@@ -1,4 +1,11 @@
 //! Keys made at test time that sign tokens, good and bad.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "only for tests and for fuzzing, where a panic is a finding"
+)]
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
