@@ -4,7 +4,7 @@
 CARGO ?= cargo
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: test tools format lint docs unit deploy e2e differential guard apps attack conformance bench bench-full bench-idle clean
+.PHONY: test tools format lint docs unit deploy e2e differential guard fuzz apps attack conformance bench bench-full bench-idle clean
 
 test: tools format lint docs unit deploy e2e differential guard
 
@@ -37,6 +37,10 @@ differential: unit
 attack: tools
 	$(CARGO) build --bin portcullis --example judge
 	tests/attack/attack.py --whole
+
+# Every fuzz target for FUZZ_SECONDS (60), one after the other; `make unit` has the seeds of all. See fuzz/README.md.
+fuzz:
+	fuzz/run.sh
 
 # JupyterLab, Streamlit and grpcio behind the proxy, after a login in Chromium. Not part of `make test`: about 700 MB
 # of packages from PyPI, pinned by tests/apps/requirements.txt, go into .tools/apps.

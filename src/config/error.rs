@@ -2,7 +2,7 @@
 //! of what the keys mean. No value of a secret-bearing key and no expansion of a variable gets in here: a value
 //! is quoted only as [`Shown`], which is made from the text as the file has it.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use super::problem::Problem;
@@ -33,9 +33,9 @@ impl fmt::Display for Place {
     }
 }
 
-/// One mistake: prints as `file:line:column: key.path: what is wrong; what to do`.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{place}: {key}{}{problem}", if key.is_empty() { "" } else { ": " })]
+/// One mistake: prints as `file:line:column: key.path: what is wrong; what to do`, in one line whatever the file
+/// holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
     /// Where.
     pub place: Place,
@@ -44,6 +44,20 @@ pub struct Mistake {
     /// What.
     pub problem: Problem,
 }
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { place, key, problem } = self;
+        let text = format!("{place}: {key}{}{problem}", if key.is_empty() { "" } else { ": " });
+        text.chars().try_for_each(|character| match character {
+            ' '..='~' => f.write_char(character),
+            // A key may hold what steers a terminal.
+            other => write!(f, "{}", other.escape_debug()),
+        })
+    }
+}
+
+impl std::error::Error for Mistake {}
 
 /// Every mistake of a configuration, in the order of the files. Prints one a line, and then how many.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -176,6 +190,14 @@ mod tests {
             assert!(is_near(word, expected), "{word}");
         }
         assert!(!is_near("weight", "hosts"));
+    }
+
+    #[test]
+    fn a_mistake_stays_on_its_line() {
+        let place = Place::start_of(&"a.yaml".into(), 0);
+        let key = "services[0].a\u{1b}[31m\u{9b}\u{2028}ü".to_owned();
+        let text = Mistake { place, key, problem: Problem::EmptyFile }.to_string();
+        assert!(text.starts_with("a.yaml:1:1: services[0].a\\u{1b}[31m\\u{9b}\\u{2028}ü: "), "{text}");
     }
 
     #[test]

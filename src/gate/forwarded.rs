@@ -34,7 +34,7 @@ fn address_of(entry: &[u8]) -> Option<IpAddr> {
     text.parse()
         .ok()
         .or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
-        .or_else(|| text.strip_prefix('[')?.strip_suffix(']')?.parse().ok())
+        .or_else(|| text.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(IpAddr::V6))
 }
 
 #[cfg(test)]
@@ -56,6 +56,8 @@ mod tests {
             (&[b"203.0.113.7:4711, 10.0.0.9"], "203.0.113.7"),
             (&[b"[2001:db8::1]:443"], "2001:db8::1"),
             (&[b"[2001:db8::1]"], "2001:db8::1"),
+            // Brackets are for the addresses of version 6 only (RFC 7239 section 6).
+            (&[b"6.6.6.6, [203.0.113.7], 10.0.0.9"], "10.0.0.9"),
             (&[b"6.6.6.6", b"\xff, 203.0.113.7"], "203.0.113.7"),
             (&[b"6.6.6.6", b"\xff"], "10.0.0.1"),
             (&[b"6.6.6.6, unknown, 10.0.0.9"], "10.0.0.9"),

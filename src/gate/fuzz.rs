@@ -73,9 +73,11 @@ pub fn forwarded(bytes: &[u8]) {
                 assert!(port.starts_with(':') && found.is_ipv6() && v6.contains(':'));
                 found.ip()
             }),
-            (None, Some((v4, port))) if !v4.contains(':') => {
-                v4.parse::<Ipv4Addr>().ok().filter(|_| port.parse::<u16>().is_ok()).map(IpAddr::V4)
-            }
+            (None, Some((v4, port))) if !v4.contains(':') => v4
+                .parse::<Ipv4Addr>()
+                .ok()
+                .filter(|_| port.bytes().all(|digit| digit.is_ascii_digit()) && port.parse::<u16>().is_ok())
+                .map(IpAddr::V4),
             _ => entry.parse().ok(),
         };
         let Some(read) = read else { break };

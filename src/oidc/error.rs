@@ -285,12 +285,21 @@ impl Shown {
     pub(super) fn of(value: Option<&Value>) -> Self {
         const MAX: usize = 200;
         let text = value.map_or_else(|| "missing".to_owned(), Value::to_string);
-        let mut shown: String = text.chars().take(MAX).collect();
-        if shown.len() < text.len() {
+        let mut shown: String = text.chars().take(MAX).flat_map(printable).collect();
+        if text.chars().nth(MAX).is_some() {
             shown.push('…');
         }
         Self(shown)
     }
+}
+
+/// JSON escapes no control characters but those of ASCII, and others steer terminals too.
+fn printable(character: char) -> impl Iterator<Item = char> {
+    let is_plain = matches!(character, ' '..='~');
+    is_plain
+        .then_some(character)
+        .into_iter()
+        .chain((!is_plain).then(|| character.escape_debug()).into_iter().flatten())
 }
 
 impl std::fmt::Display for Shown {
@@ -328,4 +337,20 @@ fn said(description: &str) -> String {
 
 fn names(algorithms: &[SigningAlgorithm]) -> String {
     algorithms.iter().map(|algorithm| algorithm.name()).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_shown_claim_steers_no_terminal() {
+        let shown = Shown::of(Some(&json!("a\u{1b}[31m\u{7f}\u{9b}31m\u{2028}\u{202e}ü"))).to_string();
+        assert_eq!(shown, r#""a\u001b[31m\u{7f}\u{9b}31m\u{2028}\u{202e}ü""#);
+        let long = Shown::of(Some(&json!("x".repeat(300)))).to_string();
+        assert_eq!(long.chars().count(), 201);
+        assert!(long.ends_with('…'));
+    }
 }

@@ -1,4 +1,11 @@
 //! Keys made at test time that sign tokens, good and bad.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "only for tests and for fuzzing, where a panic is a finding"
+)]
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -103,6 +110,7 @@ impl TestKey {
         KeySet::parse(json!({"keys": [self.jwk()]}).to_string().as_bytes()).unwrap()
     }
 
+    #[cfg(test)]
     pub fn public_der(&self) -> Vec<u8> {
         match &self.pair {
             Pair::Rsa(pair, _) => pair.public_key().as_der().unwrap().as_ref().to_vec(),

@@ -1,5 +1,11 @@
 //! What the browser sends as cookies, under arbitrary bytes. See [`crate::fuzzing`].
-#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::unwrap_used, reason = "see crate::fuzzing")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "see crate::fuzzing"
+)]
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
