@@ -1,6 +1,7 @@
 //! Which service a request is for: by listener, Host and SNI (RFC 9110 section 7.4: another one is 421).
 
 use std::collections::HashMap;
+use std::net::Ipv6Addr;
 use std::rc::Rc;
 
 use http::header::HOST;
@@ -67,8 +68,14 @@ fn parts_of(authority: &str) -> Option<(String, Option<u16>)> {
     }
     let host = parsed.host();
     let host = host.strip_suffix('.').unwrap_or(host);
-    let clean = !host.is_empty()
-        && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte));
+    let clean = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(inside) => inside.parse::<Ipv6Addr>().is_ok(),
+        // The parser of the authority takes brackets and colons in the midst of a name.
+        None => {
+            !host.is_empty()
+                && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+        }
+    };
     clean.then(|| (host.to_ascii_lowercase(), port))
 }
 
@@ -120,6 +127,8 @@ mod tests {
             ("/", &["app.example:x"], None),
             ("/", &["app.example/evil"], None),
             ("/", &["app%2eexample"], None),
+            ("/", &["eef[th080::1%25eth0]"], None),
+            ("/", &["[app.example]"], None),
             ("https://app.example/", &[], Some("app.example")),
             ("https://app.example/", &["app.example"], Some("app.example")),
             ("https://app.example/", &["other.example"], None),
