@@ -346,7 +346,7 @@ async fn the_one_who_refreshes_is_killed() {
             }
         };
         soon("the other to take over", over).await;
-        // What it had sent before it was killed may have reached Redis all the same.
-        assert!(logins <= usize::from(answered), "answered: {answered}, {logins} logins");
+        // None where the old token was not redeemed, or the new one had reached Redis all the same.
+        assert!(logins <= 1, "answered: {answered}, {logins} logins");
     }
 }
