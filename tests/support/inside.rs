@@ -34,6 +34,7 @@ pub struct Inside {
     /// Where each proxy listens itself.
     pub ports: Vec<u16>,
     clock: ManualClock,
+    time: Clock,
     log: Lines,
     proxies: Vec<Running>,
     _state: TempDir,
@@ -99,7 +100,7 @@ impl Inside {
             ));
         }
         let origin = format!("https://{HOST}:{front}");
-        Self { idp, app, origin, ports, clock: manual, log, proxies, _state: state }
+        Self { idp, app, origin, ports, clock: manual, time: clock, log, proxies, _state: state }
     }
 
     /// An absolute URL of one of the proxies, past the balancer.
@@ -110,14 +111,21 @@ impl Inside {
     /// Moves the clocks of the proxy and of the provider.
     pub fn advance(&self, by: Duration) {
         self.clock.advance(by);
-        self.idp.change(|behaviour| behaviour.seconds_ahead += i64::try_from(by.as_secs()).unwrap());
+        self.tell_the_provider();
     }
 
     /// Sets all clocks by so many seconds, forward or back, as an administrator does.
     pub fn jump(&self, seconds: i64) {
-        self.idp.change(|behaviour| behaviour.seconds_ahead += seconds);
-        let now = super::idp::now().saturating_add_signed(self.idp.behaviour().seconds_ahead);
-        self.clock.set(UnixTime(now));
+        self.clock.set(UnixTime(self.time.now().0.saturating_add_signed(seconds)));
+        self.tell_the_provider();
+    }
+
+    /// The provider's clock goes on by itself: it is set to ours whenever that is moved.
+    fn tell_the_provider(&self) {
+        let ours = i64::try_from(self.time.now().0).unwrap();
+        self.idp.change(|behaviour| {
+            behaviour.seconds_ahead = ours - i64::try_from(super::idp::now()).unwrap();
+        });
     }
 
     /// An absolute URL of the service.
