@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use portcullis::clock::{Clock, UnixTime};
 use portcullis::path::{NormalPath, Options};
 use portcullis::policy::{self, Caller, Decision, Endpoint, Policy};
-use portcullis::proxy::{ClientInfo, CookieHeader, HeaderRules, Identity, Mapping, Terms};
+use portcullis::proxy::{Client, ClientInfo, CookieHeader, HeaderRules, Identity, Mapping, Terms};
 use portcullis::session::{self, Binding, CookieName, KeyRing, NewSession, Sealer, Session, Sessions};
 use portcullis::tag::{Claims, TagSet};
 
@@ -155,17 +155,17 @@ fn header_rewrite(bencher: Bencher<'_, '_>) {
         (COOKIE, HeaderValue::from_static("theme=dark; __Host-portcullis=sealed")),
     ]);
     let cookie = CookieHeader::Replace(Some(HeaderValue::from_static("theme=dark")));
+    let client = Client::new(&ClientInfo {
+        address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        scheme: "https",
+        host: "app.example.com",
+        port: 443,
+    });
     bencher.bench_local(|| {
         let mut headers = black_box(&request).clone();
-        let client = ClientInfo {
-            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            scheme: "https",
-            host: "app.example.com",
-            port: 443,
-            request_id: "0193f1d2a4c87b6e9f00112233445566",
-        };
         let terms = Terms {
-            client,
+            client: &client,
+            request_id: "0193f1d2a4c87b6e9f00112233445566",
             identity: Some(&identity),
             cookie: cookie.clone(),
             private: true,

@@ -5,7 +5,6 @@ use std::rc::Rc;
 
 use http::header::UPGRADE;
 use http::{HeaderMap, Method, Request, Response};
-use hyper::body::Incoming;
 
 use super::callers::{Known, Missing, Presented};
 use super::entry::Entry;
@@ -57,14 +56,14 @@ impl Worker {
     /// Decides and forwards, or says why not.
     pub(super) async fn admit(
         &self,
-        request: Request<Incoming>,
+        request: &mut Request<Body>,
         connection: &Rc<Connection>,
         entry: &mut Entry,
     ) -> Result<Response<Body>, Refusal> {
-        if let Some(violation) = Violation::of(&request) {
+        if let Some(violation) = Violation::of(request) {
             return Err(Refusal::Malformed(violation));
         }
-        let arrived = self.arrive(&request, connection, entry)?;
+        let arrived = self.arrive(request, connection, entry)?;
         let service = &arrived.local.service;
         if let Some(party) = &service.relying_party {
             let path = arrived.target.path();
@@ -91,20 +90,20 @@ impl Worker {
             // Boxed like what follows.
             asks => Box::pin(self.asked(&arrived, request.headers(), asks, entry)).await,
         };
-        match self.judge(&arrived, &request, presented, entry)? {
+        match self.judge(&arrived, request, presented, entry)? {
             Next::Forward(allowed) => self.forward(&arrived, request, connection, allowed, entry).await,
             // Boxed, so that requests that are forwarded don't carry the room for logins around.
             Next::SignIn(wishes, absent) => {
-                Box::pin(self.sign_in(&arrived, &request, wishes, absent, entry)).await
+                Box::pin(self.sign_in(&arrived, request, wishes, absent, entry)).await
             }
-            Next::StepUp(wanted) => Box::pin(self.step_up(&arrived, &request, wanted, entry)).await,
+            Next::StepUp(wanted) => Box::pin(self.step_up(&arrived, request, wanted, entry)).await,
         }
     }
 
     /// Finds the service and reads the target.
     fn arrive<'w>(
         &'w self,
-        request: &Request<Incoming>,
+        request: &Request<Body>,
         connection: &Connection,
         entry: &mut Entry,
     ) -> Result<Arrived<'w>, Refusal> {
@@ -149,7 +148,7 @@ impl Worker {
     fn service_of<'w>(
         &'w self,
         listener: &'w LocalListener,
-        request: &Request<Incoming>,
+        request: &Request<Body>,
     ) -> Result<(Rc<RequestHost>, &'w Rc<LocalService>), Refusal> {
         let sole = sole_authority(request.uri(), request.headers());
         if let (Some(sole), Some(recent)) = (sole, &*listener.recent.borrow())
@@ -185,7 +184,7 @@ impl Worker {
     fn judge<'a>(
         &self,
         arrived: &'a Arrived<'_>,
-        request: &Request<Incoming>,
+        request: &Request<Body>,
         presented: Result<Presented, Absent>,
         entry: &mut Entry,
     ) -> Result<Next<'a>, Refusal> {
@@ -199,25 +198,30 @@ impl Worker {
             return Ok(Next::Forward(Allowed { permit, presented: None, public: false }));
         }
         let rule = policy.find(request.method(), &arrived.target).map_err(Refusal::Ambiguous)?;
-        entry.rule = rule.map(name_of);
         let public = rule.is_some_and(Rule::is_public);
-        if !public && !reads_credentials {
-            return Err(Refusal::OnlyPublic);
-        }
         let known = presented.as_ref().ok().map(|presented| &*presented.known);
-        entry.subject = known.map(|known| known.subject.clone());
-        if !public && let Err(Absent::StoreUnavailable) = presented {
-            return Err(service.store_refusal());
+        let undecidable = match presented {
+            _ if public => None,
+            _ if !reads_credentials => Some(Refusal::OnlyPublic),
+            Err(Absent::StoreUnavailable) => Some(service.store_refusal()),
+            Err(Absent::Ambiguous) => {
+                Some(Refusal::TwoSessions { logout: service.url(service::LOGOUT_PATH) })
+            }
+            _ => None,
+        };
+        if let Some(refusal) = undecidable {
+            note_loosely(rule, known, entry);
+            return Err(refusal);
         }
-        if !public && let Err(Absent::Ambiguous) = presented {
-            return Err(Refusal::TwoSessions { logout: service.url(service::LOGOUT_PATH) });
+        let decision = policy.decide(rule, known.map_or(Caller::Anonymous, Known::caller), self.clock.now());
+        match (&decision, rule, known) {
+            (Decision::Allow(_), Some(rule), Some(known)) => {
+                entry.grounds = Some(known.grounds(rule, policy))
+            }
+            _ => note_loosely(rule, known, entry),
         }
-        let caller = known.map_or(Caller::Anonymous, Known::caller);
-        match policy.decide(rule, caller, self.clock.now()) {
+        match decision {
             Decision::Allow(permit) => {
-                if let (Some(rule), Some(known)) = (rule, known) {
-                    entry.tags = policy.deciding_tags(rule, &known.held);
-                }
                 Ok(Next::Forward(Allowed { permit, presented: presented.ok(), public }))
             }
             Decision::Observe(permit, denial) => {
@@ -237,7 +241,7 @@ impl Worker {
     async fn sign_in(
         &self,
         arrived: &Arrived<'_>,
-        request: &Request<Incoming>,
+        request: &Request<Body>,
         wishes: StepUp<'_>,
         absent: Absent,
         entry: &mut Entry,
@@ -264,7 +268,7 @@ impl Worker {
     async fn step_up(
         &self,
         arrived: &Arrived<'_>,
-        request: &Request<Incoming>,
+        request: &Request<Body>,
         wanted: StepUp<'_>,
         entry: &mut Entry,
     ) -> Result<Response<Body>, Refusal> {
@@ -286,7 +290,7 @@ impl Worker {
         &self,
         arrived: &Arrived<'_>,
         party: &RelyingParty,
-        request: &Request<Incoming>,
+        request: &Request<Body>,
         wishes: StepUp<'_>,
         entry: &mut Entry,
     ) -> Result<Response<Body>, Refusal> {
@@ -340,7 +344,7 @@ impl Worker {
 }
 
 /// The address of a login after which a program's page can go on.
-fn login_after(arrived: &Arrived<'_>, request: &Request<Incoming>) -> String {
+fn login_after(arrived: &Arrived<'_>, request: &Request<Body>) -> String {
     let service = &arrived.local.service;
     let here = format!("https://{}", arrived.host.authority);
     let referer = same_origin_referer(request.headers(), &service.origin)
@@ -349,7 +353,12 @@ fn login_after(arrived: &Arrived<'_>, request: &Request<Incoming>) -> String {
     service.login_url(&service.return_target(referer))
 }
 
-fn name_of(rule: &Rule) -> RuleName {
+fn note_loosely(rule: Option<&Rule>, known: Option<&Known>, entry: &mut Entry) {
+    entry.rule = rule.map(name_of);
+    entry.subject = known.map(|known| known.subject.clone());
+}
+
+pub(super) fn name_of(rule: &Rule) -> RuleName {
     RuleName { spec: rule.spec().clone(), uri: rule.uri().clone(), method: rule.method().clone() }
 }
 

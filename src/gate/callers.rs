@@ -9,13 +9,15 @@ use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
 use lru::LruCache;
 
+use super::admit::name_of;
 use super::service::{RelyingParty, Service};
 use crate::clock::UnixTime;
-use crate::policy::{Caller, Held};
+use crate::policy::{Caller, Held, Policy, Rule};
 use crate::proxy::{CookieHeader, Identity};
 use crate::session::redis::Ticket;
 use crate::session::{Absent, Session};
 use crate::tag::TagSet;
+use crate::telemetry::{ReadyGrounds, RuleName};
 use crate::web::lifeline::Lifeline;
 
 /// Somebody who is logged in, with everything that requests need ready made.
@@ -38,6 +40,8 @@ pub(super) struct Known {
     /// Whether those who look for the end of streams know it.
     pub(super) is_listed: Cell<bool>,
     renewal: RefCell<Option<Renewal>>,
+    /// On what it was let in last.
+    grounds: RefCell<Option<Rc<ReadyGrounds>>>,
     /// The epoch of the revocations among which this session was last looked for.
     looked_for: Cell<u64>,
     /// What it holds, in bytes of text, that is not in the request's cookies.
@@ -70,6 +74,7 @@ impl Known {
             lifeline: Rc::default(),
             is_listed: Cell::new(false),
             renewal: RefCell::new(None),
+            grounds: RefCell::new(None),
             looked_for: Cell::new(0),
         }
     }
@@ -81,6 +86,20 @@ impl Known {
             acr: self.session.acr.as_deref(),
             auth_time: self.session.auth_time,
         }
+    }
+
+    /// On what `rule` lets it in, for the record. Written down once for many requests of one rule.
+    pub(super) fn grounds(&self, rule: &Rule, policy: &Policy) -> Rc<ReadyGrounds> {
+        let mut last = self.grounds.borrow_mut();
+        if let Some(last) = &*last
+            && is_name_of(last.rule(), rule)
+        {
+            return last.clone();
+        }
+        let tags = policy.deciding_tags(rule, &self.held);
+        let made = Rc::new(ReadyGrounds::new(name_of(rule), self.subject.clone(), tags));
+        *last = Some(made.clone());
+        made
     }
 
     /// Whether the provider or the store has to be asked.
@@ -303,6 +322,13 @@ impl Callers {
         }
         cache
     }
+}
+
+/// Whether it is this very rule: no two have a pattern and a method in common.
+fn is_name_of(name: &RuleName, rule: &Rule) -> bool {
+    Arc::ptr_eq(&name.uri, rule.uri())
+        && Arc::ptr_eq(&name.method, rule.method())
+        && Arc::ptr_eq(&name.spec, rule.spec())
 }
 
 /// Why a request's caller is not known here.

@@ -1,7 +1,6 @@
 //! The reserved paths of a service with a login. They match exactly, never by prefix.
 
 use http::{Method, Request, Response};
-use hyper::body::Incoming;
 
 use super::Worker;
 use super::admit::Arrived;
@@ -62,14 +61,14 @@ impl Worker {
         endpoint: Endpoint,
         party: &RelyingParty,
         arrived: &Arrived<'_>,
-        request: Request<Incoming>,
+        request: &mut Request<Body>,
         entry: &mut Entry,
     ) -> Result<Response<Body>, Refusal> {
-        let method = request.method();
+        let method = request.method().clone();
         entry.navigation = match endpoint {
             // Made for programs; a page would be no answer to them.
             Endpoint::Session | Endpoint::BackChannel => Navigation::Program,
-            _ => Navigation::of_endpoint(method, request.headers()),
+            _ => Navigation::of_endpoint(&method, request.headers()),
         };
         let known = match endpoint {
             Endpoint::Logout => method == Method::GET || method == Method::POST,
@@ -80,11 +79,11 @@ impl Worker {
             return Err(Refusal::Method(endpoint.allow()));
         }
         match endpoint {
-            Endpoint::Callback => self.callback(arrived, party, &request, entry).await,
-            Endpoint::Login => self.login(arrived, party, &request, entry).await,
-            Endpoint::Session => self.session(arrived, party, &request, entry).await,
+            Endpoint::Callback => self.callback(arrived, party, request, entry).await,
+            Endpoint::Login => self.login(arrived, party, request, entry).await,
+            Endpoint::Session => self.session(arrived, party, request, entry).await,
             Endpoint::Logout if method == Method::GET => {
-                self.logout_page(arrived, party, &request, entry).await
+                self.logout_page(arrived, party, request, entry).await
             }
             Endpoint::Logout => self.logout(arrived, party, request, entry).await,
             Endpoint::BackChannel => self.back_channel_logout(arrived, party, request, entry).await,
@@ -97,7 +96,7 @@ impl Worker {
         &self,
         arrived: &Arrived<'_>,
         party: &RelyingParty,
-        request: &Request<Incoming>,
+        request: &Request<Body>,
         entry: &mut Entry,
     ) -> Result<Response<Body>, Refusal> {
         let service = &arrived.local.service;
@@ -121,7 +120,7 @@ impl Worker {
         &self,
         arrived: &Arrived<'_>,
         party: &RelyingParty,
-        request: &Request<Incoming>,
+        request: &Request<Body>,
         entry: &mut Entry,
     ) -> Result<Response<Body>, Refusal> {
         let service = &arrived.local.service;

@@ -7,14 +7,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response};
-use hyper::body::Incoming;
 
 use super::LocalService;
 use super::navigation::Navigation;
 use super::service::Service;
 use crate::server::Tunnel;
-use crate::telemetry::{AccessRecord, Action, DropReason, Journal, RequestCounters, RequestId, RuleName};
+use crate::telemetry::{
+    AccessRecord, Action, DropReason, Grounds, Journal, ReadyGrounds, RequestCounters, RequestId, RuleName,
+};
 use crate::web::Body;
 use crate::web::body::{End, Flow, Observer};
 
@@ -27,7 +29,8 @@ pub(super) struct Entry {
     started: Instant,
     status: u16,
     method: Method,
-    path: String,
+    /// The target as it came.
+    target: Option<PathAndQuery>,
     tally: Rc<Tally>,
     forwarded: bool,
     /// The id of this request.
@@ -40,6 +43,8 @@ pub(super) struct Entry {
     pub(super) action: Action,
     /// Why it is refused.
     pub(super) drop_reason: Option<DropReason>,
+    /// On what somebody was let in, in place of the following three.
+    pub(super) grounds: Option<Rc<ReadyGrounds>>,
     /// The rule that decided.
     pub(super) rule: Option<RuleName>,
     /// `sub` of the user.
@@ -61,7 +66,7 @@ impl Entry {
         counters: &Arc<RequestCounters>,
         id: RequestId,
         client: IpAddr,
-        request: &Request<Incoming>,
+        request: &Request<Body>,
     ) -> Self {
         let method = request.method();
         Self {
@@ -71,7 +76,7 @@ impl Entry {
             started: Instant::now(),
             status: 0,
             method: method.clone(),
-            path: cut(request.uri().path(), MAX_PATH_BYTES).to_owned(),
+            target: request.uri().path_and_query().cloned(),
             tally: Rc::default(),
             forwarded: false,
             id,
@@ -80,6 +85,7 @@ impl Entry {
             // Until something accepts it, a request is not accepted: not even one whose client has gone.
             action: Action::Reject,
             drop_reason: None,
+            grounds: None,
             rule: None,
             subject: None,
             tags: None,
@@ -163,16 +169,21 @@ impl Drop for Entry {
             service: self.service().map(|service| service.name.as_ref()),
             client: self.client,
             method: cut(self.method.as_str(), MAX_METHOD_BYTES),
-            path: &self.path,
+            path: cut(self.target.as_ref().map_or("/", PathAndQuery::path), MAX_PATH_BYTES),
             status: self.status,
             duration,
             bytes_in: self.tally.received.get(),
             bytes_out: self.tally.sent.get(),
             action: self.action,
             drop_reason: self.drop_reason,
-            rule: self.rule.as_ref(),
-            subject: self.subject.as_deref(),
-            tags: self.tags.as_deref(),
+            grounds: match &self.grounds {
+                Some(ready) => Grounds::Ready(ready),
+                None => Grounds::Loose {
+                    rule: self.rule.as_ref(),
+                    subject: self.subject.as_deref(),
+                    tags: self.tags.as_deref(),
+                },
+            },
             detail: self.detail.as_deref().or(ending),
         });
     }

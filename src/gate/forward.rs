@@ -1,19 +1,20 @@
 //! The last step: strips, stamps and sends what is allowed, and cleans the answer.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use http::header::{CACHE_CONTROL, VARY};
 use http::{HeaderMap, HeaderValue, Request, Response};
-use hyper::body::Incoming;
 
 use super::admit::{Allowed, Arrived};
 use super::callers::Presented;
 use super::entry::Entry;
+use super::host::RequestHost;
 use super::login::append_cookies;
 use super::reject::Refusal;
 use super::service::Service;
 use super::{Entrance, Worker};
-use crate::proxy::{self, ClientInfo, CookieHeader, Terms};
+use crate::proxy::{self, Client, ClientInfo, CookieHeader, Terms};
 use crate::server::Connection;
 use crate::session::Stripped;
 use crate::web::Body;
@@ -23,7 +24,7 @@ impl Worker {
     pub(super) async fn forward(
         &self,
         arrived: &Arrived<'_>,
-        request: Request<Incoming>,
+        request: &mut Request<Body>,
         connection: &Rc<Connection>,
         allowed: Allowed,
         entry: &mut Entry,
@@ -45,15 +46,11 @@ impl Worker {
         // What everybody may see does not end with anybody's session.
         let bound = session.filter(|_| !public);
         let tls = arrived.entrance != Entrance::PublicOnly;
+        let told = told(connection, entry, arrived, tls);
         let inform = |status, headers: &HeaderMap| connection.inform(status, headers);
         let terms = Terms {
-            client: ClientInfo {
-                address: entry.client,
-                scheme: if tls { "https" } else { "http" },
-                host: &arrived.host.authority,
-                port: arrived.host.port.unwrap_or(if tls { 443 } else { 80 }),
-                request_id: entry.id.as_str(),
-            },
+            client: &told.fields,
+            request_id: entry.id.as_str(),
             identity: known.as_deref().map(|known| &known.identity),
             cookie,
             inform: connection.takes_informational().then_some(&inform),
@@ -65,16 +62,16 @@ impl Worker {
             lifeline: bound.map(|(known, party)| arrived.local.streams.lifeline(known, party)),
         };
         let forwarder = &arrived.local.forwarder;
-        let mut response = forwarder
-            .forward(request.map(Body::from), permit, &arrived.target, terms)
-            .await
-            .map_err(|error| match (connection.body_violation(), error) {
-            (Some(violation), _) => Refusal::Malformed(violation),
-            (None, error @ proxy::Error::SessionEnded) => {
-                Refusal::SignIn { login: service.login_url("/"), absent: error.to_string() }
-            }
-            (None, error) => Refusal::Upstream(error),
-        })?;
+        let mut response =
+            forwarder.forward(request, permit, &arrived.target, terms).await.map_err(|error| {
+                match (connection.body_violation(), error) {
+                    (Some(violation), _) => Refusal::Malformed(violation),
+                    (None, error @ proxy::Error::SessionEnded) => {
+                        Refusal::SignIn { login: service.login_url("/"), absent: error.to_string() }
+                    }
+                    (None, error) => Refusal::Upstream(error),
+                }
+            })?;
         entry.answered();
         let brings_cookies = !renewed.is_empty() || !entry.cookies.is_empty();
         if brings_cookies && session.is_some_and(|(known, party)| known.is_outlived(party)) {
@@ -94,6 +91,34 @@ impl Worker {
         }
         Ok(response)
     }
+}
+
+/// What the application was told last of the client of a connection.
+struct Told {
+    address: IpAddr,
+    host: Rc<RequestHost>,
+    fields: Client,
+}
+
+/// What the application is told of the client: the same as at the last request of the connection, as a rule.
+fn told(connection: &Connection, entry: &Entry, arrived: &Arrived<'_>, tls: bool) -> Rc<Told> {
+    let mut memory = connection.memory.borrow_mut();
+    let last = memory.as_ref().and_then(|memory| memory.clone().downcast::<Told>().ok());
+    if let Some(last) = last
+        && last.address == entry.client
+        && last.host == arrived.host
+    {
+        return last;
+    }
+    let fields = Client::new(&ClientInfo {
+        address: entry.client,
+        scheme: if tls { "https" } else { "http" },
+        host: &arrived.host.authority,
+        port: arrived.host.port.unwrap_or(if tls { 443 } else { 80 }),
+    });
+    let told = Rc::new(Told { address: entry.client, host: arrived.host.clone(), fields });
+    *memory = Some(told.clone());
+    told
 }
 
 /// Whether the application is told who asks, also where everybody may. A shared cache must then not show one

@@ -1,6 +1,6 @@
 //! Which service a request is for: by listener, Host and SNI (RFC 9110 section 7.4: another one is 421).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 use std::rc::Rc;
 
@@ -79,9 +79,10 @@ fn parts_of(authority: &str) -> Option<(String, Option<u16>)> {
     clean.then(|| (host.to_ascii_lowercase(), port))
 }
 
-/// The services of one listener by host.
+/// The services of one listener by host. A tree: most listeners have one host or a few, and comparing is cheaper than
+/// hashing in a way that nobody outside can foresee.
 #[derive(Debug)]
-pub(super) struct HostTable<S>(HashMap<String, Rc<S>>);
+pub(super) struct HostTable<S>(BTreeMap<String, Rc<S>>);
 
 impl<S> HostTable<S> {
     /// Builds the table from pairs of (normal) host and service.

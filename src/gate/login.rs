@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
-use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 
 use super::Worker;
@@ -130,7 +129,7 @@ impl Worker {
         &self,
         arrived: &Arrived<'_>,
         party: &RelyingParty,
-        request: &Request<Incoming>,
+        request: &Request<Body>,
         entry: &mut Entry,
     ) -> Result<Response<Body>, Refusal> {
         let service = &arrived.local.service;
@@ -192,7 +191,7 @@ impl Worker {
         &self,
         arrived: &Arrived<'_>,
         party: &RelyingParty,
-        request: &Request<Incoming>,
+        request: &Request<Body>,
         state: Option<State>,
         error: Option<&str>,
         entry: &mut Entry,

@@ -14,7 +14,6 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 
 use super::admit::Arrived;
@@ -45,7 +44,7 @@ impl Worker {
         &self,
         arrived: &Arrived<'_>,
         party: &RelyingParty,
-        request: &Request<Incoming>,
+        request: &Request<Body>,
         entry: &mut Entry,
     ) -> Result<Response<Body>, Refusal> {
         let known = match self.caller(arrived, party, request.headers()).await {
@@ -77,12 +76,13 @@ impl Worker {
         &self,
         arrived: &Arrived<'_>,
         party: &RelyingParty,
-        request: Request<Incoming>,
+        request: &mut Request<Body>,
         entry: &mut Entry,
     ) -> Result<Response<Body>, Refusal> {
         let service = &arrived.local.service;
-        let (parts, body) = request.into_parts();
-        let known = self.caller(arrived, party, &parts.headers).await;
+        let body = std::mem::take(request.body_mut());
+        let headers = request.headers();
+        let known = self.caller(arrived, party, headers).await;
         if let Err(Absent::StoreUnavailable) = known {
             return Err(service.store_refusal());
         }
@@ -95,12 +95,12 @@ impl Worker {
         let session = known.as_ref().map(|known| known.session.id.to_string());
         // Also without a session: a POST from another site carries no cookie, and must not be told that
         // something was ended.
-        let ours = from_our_page(&parts.headers)
-            || self.has_form_token(party, &parts.headers, body, session.as_deref()).await;
+        let ours =
+            from_our_page(headers) || self.has_form_token(party, headers, body, session.as_deref()).await;
         if !ours {
             return Err(Refusal::ForgedLogout { logout: service.url(LOGOUT_PATH) });
         }
-        entry.cookies.extend(party.sessions.clear(&parts.headers));
+        entry.cookies.extend(party.sessions.clear(headers));
         let Some(known) = known else {
             let way_out = was_over.then(|| way_out(service, party, None)).flatten();
             return Ok(self.sent_away(arrived, entry, way_out));
@@ -129,11 +129,11 @@ impl Worker {
         &self,
         arrived: &Arrived<'_>,
         party: &RelyingParty,
-        request: Request<Incoming>,
+        request: &mut Request<Body>,
         entry: &mut Entry,
     ) -> Result<Response<Body>, Refusal> {
-        let (parts, body) = request.into_parts();
-        let token = match self.form(&parts.headers, body, MAX_LOGOUT_FORM_BYTES).await {
+        let body = std::mem::take(request.body_mut());
+        let token = match self.form(request.headers(), body, MAX_LOGOUT_FORM_BYTES).await {
             Ok(form) => sole_value(&form, "logout_token"),
             Err(Unread::TooLarge) => return Err(Refusal::BodyTooLarge),
             Err(Unread::NoForm) => None,
@@ -221,7 +221,7 @@ impl Worker {
         &self,
         party: &RelyingParty,
         headers: &HeaderMap,
-        body: Incoming,
+        body: Body,
         session: Option<&str>,
     ) -> bool {
         let Ok(form) = self.form(headers, body, MAX_FORM_BYTES).await else { return false };
@@ -233,7 +233,7 @@ impl Worker {
     }
 
     /// The bytes of a form.
-    async fn form(&self, headers: &HeaderMap, body: Incoming, most: usize) -> Result<Bytes, Unread> {
+    async fn form(&self, headers: &HeaderMap, body: Body, most: usize) -> Result<Bytes, Unread> {
         let is_form = headers.get(CONTENT_TYPE).is_some_and(|value| {
             let media_type = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
             media_type.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")

@@ -204,9 +204,10 @@ impl Handler for Worker {
         connection: Rc<Connection>,
     ) -> Response<Body> {
         let client = connection.peer.ip().to_canonical();
+        let mut request = request.map(Body::from);
         let mut entry = Entry::open(&self.journal, &self.counters, self.ids.next_id(), client, &request);
         let origin = service::origin(request.headers()).map(str::to_owned);
-        let admitted = caught(pin!(self.admit(request, &connection, &mut entry))).await;
+        let admitted = caught(pin!(self.admit(&mut request, &connection, &mut entry))).await;
         let mut response = match admitted.unwrap_or_else(|| Err(Refusal::Internal(PANICKED.to_owned()))) {
             Ok(response) => {
                 // Whoever answers without forwarding says so if it is a refusal.

@@ -21,11 +21,13 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep};
 
 use super::Error;
+use super::bell::Bell;
 use super::headers::KEEP_ALIVE;
 use super::io::Io;
 use super::overheard::{Ear, Heard, Overheard};
 use super::pool::Pool;
 use super::upload::{Progress, Upload};
+use super::written::Written;
 use crate::web::body::Carrier;
 use crate::web::lifeline::{Lifeline, until_cut};
 
@@ -34,6 +36,10 @@ pub(super) struct Conn {
     sender: SendRequest<Upload>,
     connection: Connection<TokioIo<Overheard<Io>>, Upload>,
     ear: Rc<Ear>,
+    written: Rc<Written>,
+    bell: Arc<Bell>,
+    /// The bell's.
+    waker: Waker,
     /// hyper's future has ended; it may not be polled again.
     over: bool,
     /// For how long the last answer allows the connection to wait for another request, if it does.
@@ -90,14 +96,18 @@ impl Conn {
         if is_wide {
             builder.max_headers(MAX_ANSWER_FIELDS);
         }
-        let (io, ear) = Overheard::new(io);
+        let (io, ear, written) = Overheard::new(io);
         let handshake = builder.handshake(TokioIo::new(io));
         let (sender, connection) = handshake.await.map_err(Error::Died)?;
         let now = Instant::now();
+        let bell = Arc::new(Bell::default());
         Ok(Box::new(Self {
             sender,
             connection,
             ear,
+            written,
+            waker: bell.clone().into(),
+            bell,
             over: false,
             keep: None,
             idle_until: now,
@@ -153,6 +163,16 @@ impl Conn {
         .inspect(|answer| self.keep = keep_for(answer.version(), answer.headers()))
     }
 
+    /// Whether what is written from now on is kept, to be [`Self::written`] again.
+    pub(super) fn keep_written(&self, keeps: bool) {
+        self.written.begin(keeps);
+    }
+
+    /// The request that was written last, if it was kept.
+    pub(super) fn written(&self) -> Option<Request<Upload>> {
+        self.written.request()
+    }
+
     /// The naked connection and what was read ahead, after a `101` has ended HTTP on it.
     pub(super) async fn into_io(mut self: Box<Self>) -> (Io, Bytes) {
         std::future::poll_fn(|cx| self.poll_drive(cx)).await;
@@ -160,8 +180,15 @@ impl Conn {
         (parts.io.into_inner().into_inner(), parts.read_buf)
     }
 
+    /// Moves what can be moved. The task of `cx` is woken when there is more.
     fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.over && Pin::new(&mut self.connection).poll(cx).is_ready() {
+        self.bell.listen(cx);
+        self.drive()
+    }
+
+    fn drive(&mut self) -> Poll<()> {
+        let mut cx = Context::from_waker(&self.waker);
+        if !self.over && Pin::new(&mut self.connection).poll(&mut cx).is_ready() {
             // An error has gone to the answer or its body already.
             self.over = true;
         }
@@ -171,7 +198,7 @@ impl Conn {
     /// Whether another request may be tried on this connection. Looks, without waiting, at what came in
     /// since: the end, as a rule.
     pub(super) fn is_open(&mut self, now: Instant) -> bool {
-        now < self.idle_until && self.poll_drive(&mut asleep()).is_pending()
+        now < self.idle_until && (!self.bell.take_ring() || self.drive().is_pending())
     }
 
     pub(super) fn is_wide(&self) -> bool {
@@ -182,14 +209,20 @@ impl Conn {
     pub(super) fn settle(&mut self) -> bool {
         let Some(keep) = self.keep.take() else { return false };
         self.idle_until = Instant::now() + keep.min(self.idle_limit);
+        self.bell.leave();
+        self.bell.take_ring();
         // Not ready: the application answered before it had read all of the request.
-        self.poll_drive(&mut asleep()).is_pending() && self.sender.is_ready()
+        self.drive().is_pending() && self.sender.is_ready()
     }
 }
 
 impl Carrier for Conn {
     fn poll_carry(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.poll_drive(cx)
+    }
+
+    fn muffle(&self, muffled: bool) {
+        self.bell.muffle(muffled);
     }
 
     fn release(self: Box<Self>) {

@@ -13,7 +13,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::exchange::{Background, Conn, Failure, expects_continue};
-use super::headers::{self, Mapped};
+use super::headers::{self, Mapped, Noted};
 use super::http2::{self, Links};
 use super::media;
 use super::overheard::Heard;
@@ -68,7 +68,7 @@ impl Forwarder {
     }
 
     /// Sends an allowed request to the application, with `path` as its target byte for byte, and returns
-    /// the application's answer as the client may see it. Its body streams.
+    /// the application's answer as the client may see it. Its body streams. Of the request nothing is left.
     ///
     /// Dropping the future, or the answer's body, ends the exchange at the application too. A request is
     /// sent again once if it is idempotent (RFC 9110 section 9.2.2), has no body, and a connection that
@@ -81,7 +81,7 @@ impl Forwarder {
     /// so does its answer, which is never any other 2xx.
     pub fn forward<'a>(
         &'a self,
-        request: Request<Body>,
+        request: &'a mut Request<Body>,
         permit: Permit,
         path: &'a NormalPath,
         terms: Terms<'a>,
@@ -104,34 +104,41 @@ impl Forwarder {
 
     pub(super) async fn send(
         &self,
-        request: Request<Body>,
+        request: &mut Request<Body>,
         path: &NormalPath,
         terms: Terms<'_>,
     ) -> Result<Response<Body>, Error> {
-        let (mut head, body) = request.into_parts();
-        let upgrade = Upgrade::read(&mut head, &body)?;
-        let said = trailers::Said::read(&head.headers, &self.mapped);
-        headers::prepare(&mut head.headers, &self.mapped, &terms);
-        headers::frame(&mut head.headers, &head.method, &body);
+        let noted = Noted::of(request.headers(), &self.mapped);
+        let upgrade = if noted.connection { Upgrade::read(request)? } else { None };
+        let said = noted.trailers.then(|| trailers::Said::read(request.headers(), &self.mapped));
+        let said = said.unwrap_or_default();
+        headers::prepare(request.headers_mut(), &noted, &terms);
+        let body = std::mem::take(request.body_mut());
+        let method = std::mem::take(request.method_mut());
+        let mut fields = std::mem::take(request.headers_mut());
+        headers::frame(&mut fields, &method, &body, &noted);
+        let uri = target(request.uri(), path)?;
         if let Some(links) = &self.links {
             if upgrade.is_some_and(|upgrade| upgrade.is_websocket()) {
                 return Err(Error::NoWebSocket);
             }
-            said.restate(&mut head.headers, HttpVersion::Http2);
-            return Box::pin(self.send_http2(links, Request::from_parts(head, body), path, terms)).await;
+            said.restate(&mut fields, HttpVersion::Http2);
+            let takes_trailers = request.version() == Version::HTTP_2;
+            let head = (method, uri, fields);
+            return Box::pin(self.send_http2(links, head, body, takes_trailers, terms)).await;
         }
-        said.restate(&mut head.headers, HttpVersion::Http1);
+        said.restate(&mut fields, HttpVersion::Http1);
         if let Some(upgrade) = &upgrade {
-            upgrade.ask(&mut head.headers);
+            upgrade.ask(&mut fields);
         }
-        let held = expects_continue(&head.headers);
+        let held = noted.expect && expects_continue(&fields);
         let body = self.watched(body, &terms, Some(self.body_idle_timeout));
         let (upload, progress) = Upload::new(body, self.mapped.clone(), held);
 
         let mut request = Request::new(upload);
-        *request.method_mut() = head.method;
-        *request.uri_mut() = target(&head.uri, path)?;
-        *request.headers_mut() = head.headers;
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = fields;
         let clean_and_inform = |status, mut headers: HeaderMap| {
             if let Some(inform) = terms.inform
                 && headers::clean(status, &mut headers, &self.own_cookies, false).is_ok()
@@ -158,17 +165,17 @@ impl Forwarder {
     async fn send_http2(
         &self,
         links: &Links,
-        request: Request<Body>,
-        path: &NormalPath,
+        (method, uri, mut fields): (Method, Uri, HeaderMap),
+        body: Body,
+        takes_trailers: bool,
         terms: Terms<'_>,
     ) -> Result<Response<Body>, Error> {
-        let (mut head, body) = request.into_parts();
         // `:authority` says it (RFC 9113 section 8.3.1); frames delimit the body; and a stream that is refused
         // costs no connection, so there is nothing to wait for before the body is sent.
         for name in [HOST, TRANSFER_ENCODING, EXPECT] {
-            head.headers.remove(name);
+            fields.remove(name);
         }
-        let is_grpc = media::is_grpc(&head.headers);
+        let is_grpc = media::is_grpc(&fields);
         // A call says itself how long it may take (`grpc-timeout`), and streams may be silent.
         let limits = (!is_grpc).then_some((self.body_idle_timeout, self.response_timeout)).unzip();
         let wait = http2::Wait {
@@ -176,13 +183,12 @@ impl Forwarder {
             end: terms.ends_at.filter(|_| is_grpc),
             lifeline: terms.lifeline.as_deref(),
         };
-        let takes_trailers = head.version == Version::HTTP_2;
         let body = self.watched(body, &terms, limits.0);
         let (upload, progress) = Upload::new(body, self.mapped.clone(), false);
         let mut request = Request::new(upload);
-        *request.method_mut() = head.method;
-        *request.uri_mut() = absolute(target(&head.uri, path)?, &self.connector, terms.client.host)?;
-        *request.headers_mut() = head.headers;
+        *request.method_mut() = method;
+        *request.uri_mut() = absolute(uri, &self.connector, terms.client.authority.clone())?;
+        *request.headers_mut() = fields;
         *request.version_mut() = Version::HTTP_2;
         let answer = call(links, request, progress.as_deref(), wait).await?;
         self.answer(answer.head, answer.body, takes_trailers, terms)
@@ -220,15 +226,17 @@ impl Forwarder {
                     Box::pin(Conn::new(io, &self.pool, self.idle_timeout)).await?
                 }
             };
-            let copy = repeatable.then(|| Repeat::of(&request));
+            conn.keep_written(repeatable);
             let lifeline = terms.lifeline.as_deref();
             let answer = conn.exchange(request, progress, self.response_timeout, inform, lifeline).await;
             request = match answer {
                 Ok(answer) => return Ok((conn, answer)),
                 Err(Failure::Unsent(unsent, _)) if had_served => *unsent,
-                Err(Failure::Died(error)) if had_served => copy.ok_or(Error::Died(error))?.into_request(),
+                Err(Failure::Died(error)) if had_served => {
+                    conn.written().filter(|_| repeatable).ok_or(Error::Died(error))?
+                }
                 Err(Failure::TooLarge(error)) if self.pool.widen() => {
-                    copy.ok_or(Error::NotHttp(error))?.into_request()
+                    conn.written().filter(|_| repeatable).ok_or(Error::NotHttp(error))?
                 }
                 Err(failure) => return Err(failure.into_error()),
             }
@@ -250,7 +258,7 @@ impl Forwarder {
                 peer.set_idle_limit((!media::may_be_silent(&head.headers)).then_some(self.body_idle_timeout));
                 peer.set_farewell(media::farewell(&head.headers, takes_trailers));
                 peer.belongs_to(terms.ends_at, terms.lifeline);
-                Body::Peer(peer)
+                Body::Peer(Box::new(peer))
             }
         };
         headers::unify_content_length(&mut head.headers, &body);
@@ -319,10 +327,10 @@ fn carried(conn: Box<Conn>, incoming: Incoming, progress: Option<&Progress>) -> 
 }
 
 /// The target as HTTP/2 has it: with a scheme, and with the host that was judged in place of a Host field.
-fn absolute(target: Uri, connector: &Connector, host: &str) -> Result<Uri, Error> {
+fn absolute(target: Uri, connector: &Connector, host: Option<Authority>) -> Result<Uri, Error> {
     let mut parts = target.into_parts();
     parts.scheme = Some(connector.scheme());
-    parts.authority = Some(host.parse::<Authority>().map_err(|_| Error::BadTarget)?);
+    parts.authority = Some(host.ok_or(Error::BadTarget)?);
     Uri::from_parts(parts).map_err(|_| Error::BadTarget)
 }
 

@@ -5,17 +5,15 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
 use http::header::{
-    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, PROXY_AUTHENTICATE, SET_COOKIE, TE,
+    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, PROXY_AUTHENTICATE, SET_COOKIE, TE,
     TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_body::Body as _;
 use smallvec::SmallVec;
 
-use super::{ClientInfo, CookieHeader, Error, Identity, Terms};
-use crate::digits::{Decimal, push_address};
+use super::{CookieHeader, Error, Identity, Terms};
 use crate::web::Body;
 
 /// The names that `claimsToHTTPHeaderMappings` can set, normalised.
@@ -32,13 +30,54 @@ impl Mapped {
     }
 }
 
+/// What of a request's head asks for more than the usual treatment: found by one walk over the names, which is
+/// cheaper than a look for each of what is nearly never there.
+#[derive(Debug, Default)]
+pub(super) struct Noted {
+    /// It has connection options.
+    pub(super) connection: bool,
+    /// It says something about trailers.
+    pub(super) trailers: bool,
+    /// It expects something before its body is sent.
+    pub(super) expect: bool,
+    /// It states a length.
+    length: bool,
+    /// What may not cross. Nearly always there is none of it, or a little.
+    unwanted: SmallVec<[HeaderName; 4]>,
+}
+
+impl Noted {
+    /// Reads a head as the client sent it.
+    pub(super) fn of(headers: &HeaderMap, mapped: &Mapped) -> Self {
+        let mut noted = Self::default();
+        for name in headers.keys() {
+            let sent = name.as_str();
+            match sent {
+                "connection" => noted.connection = true,
+                "te" | "trailer" => noted.trailers = true,
+                "expect" => noted.expect = true,
+                "content-length" => noted.length = true,
+                _ => {}
+            }
+            let plain = normalised(sent);
+            if is_always_stripped(&plain)
+                || mapped.contains(&plain)
+                || (matches!(plain, Cow::Owned(_)) && ODD_SPELLINGS_STRIPPED.contains(&&*plain))
+            {
+                noted.unwanted.push(name.clone());
+            }
+        }
+        noted
+    }
+}
+
 /// Turns the client's headers into those that the application gets. What frames the body comes after, by
 /// [`frame`].
-pub(super) fn prepare(headers: &mut HeaderMap, mapped: &Mapped, terms: &Terms<'_>) {
-    strip(headers, mapped);
+pub(super) fn prepare(headers: &mut HeaderMap, noted: &Noted, terms: &Terms<'_>) {
+    strip(headers, noted);
     set_cookie_header(headers, &terms.cookie);
-    set_host(headers, terms.client.host);
-    stamp(headers, &terms.client);
+    set_host(headers, terms.client.host.as_ref());
+    terms.client.stamp(headers, terms.request_id);
     if let Some(Identity { headers: values }) = terms.identity {
         for (name, value) in values {
             headers.insert(name, value.clone());
@@ -48,26 +87,16 @@ pub(super) fn prepare(headers: &mut HeaderMap, mapped: &Mapped, terms: &Terms<'_
 
 /// Removes what the client may not say: first whatever its Connection header names (RFC 9110 section
 /// 7.6.1), so that nothing that is set later can be named away, then all that is hop-by-hop or ours to set.
-fn strip(headers: &mut HeaderMap, mapped: &Mapped) {
-    strip_connection_options(headers);
-    let unwanted = |name: &&HeaderName| {
-        let sent = name.as_str();
-        let name = normalised(sent);
-        is_always_stripped(&name)
-            || mapped.contains(&name)
-            || (matches!(name, Cow::Owned(_)) && ODD_SPELLINGS_STRIPPED.contains(&&*name))
-    };
-    // Nearly always there are none, or a few.
-    let unwanted: SmallVec<[HeaderName; 4]> = headers.keys().filter(unwanted).cloned().collect();
-    for name in unwanted {
+fn strip(headers: &mut HeaderMap, noted: &Noted) {
+    if noted.connection {
+        strip_connection_options(headers);
+    }
+    for name in &noted.unwanted {
         headers.remove(name);
     }
 }
 
 fn strip_connection_options(headers: &mut HeaderMap) {
-    if !headers.contains_key(CONNECTION) {
-        return;
-    }
     let mut named: Vec<HeaderName> = Vec::new();
     for value in headers.get_all(CONNECTION) {
         for option in value.as_bytes().split(|byte| *byte == b',') {
@@ -161,65 +190,21 @@ fn set_cookie_header(headers: &mut HeaderMap, cookie: &CookieHeader) {
 }
 
 /// The host that was judged is the host that the application sees (RFC 9112 section 3.2.2).
-fn set_host(headers: &mut HeaderMap, judged: &str) {
+fn set_host(headers: &mut HeaderMap, judged: Option<&HeaderValue>) {
+    let Some(judged) = judged else { return };
     let mut values = headers.get_all(HOST).iter();
-    let same = values.next().is_some_and(|host| host.as_bytes() == judged.as_bytes());
-    if !(same && values.next().is_none())
-        && let Ok(value) = HeaderValue::from_str(judged)
-    {
-        headers.insert(HOST, value);
+    let same = values.next() == Some(judged);
+    if !(same && values.next().is_none()) {
+        headers.insert(HOST, judged.clone());
     }
-}
-
-/// Tells the application about the client. All values are cut from one text.
-fn stamp(headers: &mut HeaderMap, client: &ClientInfo<'_>) {
-    let mut text = String::with_capacity(STAMP_CAPACITY);
-    let mut piece = |write: &dyn Fn(&mut String)| {
-        let from = text.len();
-        write(&mut text);
-        from..text.len()
-    };
-    let values = [
-        (X_FORWARDED_FOR, piece(&|text| push_address(text, client.address))),
-        (X_FORWARDED_HOST, piece(&|text| text.push_str(client.host))),
-        (X_FORWARDED_PORT, piece(&|text| text.push_str(Decimal::new(client.port.into()).as_str()))),
-        (X_REQUEST_ID, piece(&|text| text.push_str(client.request_id))),
-        (FORWARDED, piece(&|text| push_forwarded(text, client))),
-    ];
-    let text = Bytes::from(text);
-    for (name, range) in values {
-        if let Ok(value) = HeaderValue::from_maybe_shared(text.slice(range)) {
-            headers.insert(name, value);
-        }
-    }
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(client.scheme));
-}
-
-/// One element of RFC 7239. IPv6 addresses and hosts with a port need quotes (sections 4 and 6).
-fn push_forwarded(text: &mut String, client: &ClientInfo<'_>) {
-    let is_v4 = client.address.to_canonical().is_ipv4();
-    text.push_str(if is_v4 { "for=" } else { "for=\"[" });
-    push_address(text, client.address);
-    text.push_str(if is_v4 { "" } else { "]\"" });
-    let host = client.host;
-    if host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')) {
-        text.push_str(";host=");
-        text.push_str(host);
-    } else if host.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\')) {
-        text.push_str(";host=\"");
-        text.push_str(host);
-        text.push('"');
-    }
-    text.push_str(";proto=");
-    text.push_str(client.scheme);
 }
 
 /// States the length of the body by what the body itself is, whatever the client said: the two can then
 /// never differ. hyper leaves out the body of a GET of unknown length unless told to chunk it.
-pub(super) fn frame(headers: &mut HeaderMap, method: &Method, body: &Body) {
+pub(super) fn frame(headers: &mut HeaderMap, method: &Method, body: &Body, noted: &Noted) {
     if body.is_end_stream() {
         let expects_length = matches!(*method, Method::POST | Method::PUT | Method::PATCH);
-        if expects_length || headers.contains_key(CONTENT_LENGTH) {
+        if expects_length || noted.length {
             headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         return;
@@ -241,6 +226,37 @@ fn set_content_length(headers: &mut HeaderMap, length: u64) {
     }
 }
 
+/// What of an answer's head needs a look. As with [`Noted`], one walk finds it.
+#[derive(Debug, Default)]
+struct Answered {
+    transfer_encoding: bool,
+    connection: bool,
+    hop_by_hop: bool,
+    length: bool,
+    cookies: bool,
+    caching: bool,
+}
+
+impl Answered {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut answered = Self::default();
+        for name in headers.keys() {
+            match name.as_str() {
+                "transfer-encoding" => answered.transfer_encoding = true,
+                "connection" => answered.connection = true,
+                "content-length" => answered.length = true,
+                "set-cookie" => answered.cookies = true,
+                "cache-control" => answered.caching = true,
+                "keep-alive" | "proxy-connection" | "proxy-authenticate" | "te" | "upgrade" => {
+                    answered.hop_by_hop = true;
+                }
+                _ => {}
+            }
+        }
+        answered
+    }
+}
+
 /// Turns the application's answer head into the one that the client gets, in place.
 pub(super) fn clean(
     status: StatusCode,
@@ -248,7 +264,8 @@ pub(super) fn clean(
     own_cookies: &[String],
     private: bool,
 ) -> Result<(), Error> {
-    if headers.contains_key(TRANSFER_ENCODING)
+    let answered = Answered::of(headers);
+    if answered.transfer_encoding
         && let Some(coding) = headers.remove(TRANSFER_ENCODING)
     {
         if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
@@ -257,19 +274,23 @@ pub(super) fn clean(
         // Chunked decides (RFC 9112 section 6.3); the other length must not reach the client.
         headers.remove(CONTENT_LENGTH);
     }
-    strip_connection_options(headers);
-    // Applications hardly ever send any of them, and looking for all of them at once is cheap.
-    if headers.keys().any(|name| HOP_BY_HOP_IN_ANSWERS.contains(name)) {
+    if answered.connection {
+        strip_connection_options(headers);
+    }
+    if answered.hop_by_hop {
         for name in HOP_BY_HOP_IN_ANSWERS {
             headers.remove(name);
         }
     }
     // RFC 9110 section 8.6: neither has a length. hyper would refuse the first.
-    if status == StatusCode::NO_CONTENT || status.is_informational() {
+    if answered.length && (status == StatusCode::NO_CONTENT || status.is_informational()) {
         headers.remove(CONTENT_LENGTH);
     }
-    drop_own_cookies(headers, own_cookies);
-    if private && !headers.contains_key(CACHE_CONTROL) {
+    if answered.cookies {
+        drop_own_cookies(headers, own_cookies);
+    }
+    // Whatever the application says about caching stays, unless it named that a connection option.
+    if private && !(answered.caching && headers.contains_key(CACHE_CONTROL)) {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("private"));
     }
     Ok(())
@@ -277,9 +298,9 @@ pub(super) fn clean(
 
 /// Makes a repeated or listed Content-Length (`5, 5`) one number: hyper read it as that number.
 pub(super) fn unify_content_length(headers: &mut HeaderMap, body: &Body) {
-    if headers.contains_key(CONTENT_LENGTH)
-        && !body.is_end_stream()
+    if !body.is_end_stream()
         && let Some(length) = body.size_hint().exact()
+        && headers.contains_key(CONTENT_LENGTH)
     {
         set_content_length(headers, length);
     }
@@ -322,11 +343,3 @@ const OTHER_SERVICES: &str = "__Host-portcullis-";
 
 /// Also what an application says about how long it keeps a connection.
 pub(super) const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// Room for the stamped values of a usual request; longer hosts make the buffer grow.
-const STAMP_CAPACITY: usize = 256;

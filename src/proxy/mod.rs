@@ -13,6 +13,8 @@
 //! client that goes away takes the exchange with it. With HTTP/2 many requests share a connection, which has a
 //! task of its own; a request that is given up resets its stream.
 
+mod bell;
+mod client;
 mod connect;
 mod error;
 mod exchange;
@@ -33,11 +35,11 @@ mod trailers;
 mod tunnel;
 mod upgrade;
 mod upload;
+mod written;
 
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -49,6 +51,7 @@ use crate::secret;
 use crate::web::body::Observer;
 use crate::web::lifeline::Lifeline;
 
+pub use client::{Client, ClientInfo};
 pub use connect::{ConfigError, Connector};
 pub use error::{Blame, Error};
 pub use forward::Forwarder;
@@ -111,21 +114,6 @@ pub enum Upstream {
     Unix(PathBuf),
 }
 
-/// What the application is told about the client, each `X-Forwarded-*` from one field.
-#[derive(Clone, Copy, Debug)]
-pub struct ClientInfo<'a> {
-    /// The client's address; behind a trusted proxy the one that it reports.
-    pub address: IpAddr,
-    /// `https`, or `http` on a public plain listener.
-    pub scheme: &'static str,
-    /// The host that was judged, as sent: with the port, if the client sent one. It goes on as Host.
-    pub host: &'a str,
-    /// The port that the client connected to.
-    pub port: u16,
-    /// The id that the log knows this request by.
-    pub request_id: &'a str,
-}
-
 /// What is to be done about the Cookie header, so that our own cookies never reach the application.
 #[derive(Clone, Debug, Default)]
 pub enum CookieHeader {
@@ -142,7 +130,9 @@ pub type Inform<'a> = dyn Fn(StatusCode, &HeaderMap) + 'a;
 /// The terms on which one allowed request goes on.
 pub struct Terms<'a> {
     /// Whom the application is told about.
-    pub client: ClientInfo<'a>,
+    pub client: &'a Client,
+    /// The id that the log knows this request by.
+    pub request_id: &'a str,
     /// The mapped claims of the caller's session, if there is one.
     pub identity: Option<&'a Identity>,
     /// The Cookie header without our cookies.
@@ -174,6 +164,6 @@ impl HeaderRules {
     }
 
     pub fn apply(&self, headers: &mut HeaderMap, terms: &Terms<'_>) {
-        headers::prepare(headers, &self.0, terms);
+        headers::prepare(headers, &headers::Noted::of(headers, &self.0), terms);
     }
 }

@@ -15,6 +15,8 @@ use std::task::{Context, Poll};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::written::Written;
+
 /// Is told of each informational answer, in order.
 pub(super) type Heard<'a> = dyn Fn(StatusCode, HeaderMap) + 'a;
 
@@ -118,18 +120,19 @@ fn headers(fields: &[httparse::Header<'_>]) -> Option<HeaderMap> {
     Some(headers)
 }
 
-/// A stream to the application with an [`Ear`] on what is read from it.
+/// A stream to the application with an [`Ear`] on what is read from it, and a memory of what is written to it.
 #[derive(Debug)]
 pub(super) struct Overheard<T> {
     inner: T,
     ear: Rc<Ear>,
+    written: Rc<Written>,
 }
 
 impl<T> Overheard<T> {
     /// Puts an ear on `inner`.
-    pub(super) fn new(inner: T) -> (Self, Rc<Ear>) {
-        let ear = Rc::new(Ear::default());
-        (Self { inner, ear: ear.clone() }, ear)
+    pub(super) fn new(inner: T) -> (Self, Rc<Ear>, Rc<Written>) {
+        let (ear, written) = (Rc::new(Ear::default()), Rc::new(Written::default()));
+        (Self { inner, ear: ear.clone(), written: written.clone() }, ear, written)
     }
 
     /// The stream alone.
@@ -155,7 +158,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for Overheard<T> {
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Overheard<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write(cx, bytes)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.inner).poll_write(cx, bytes);
+        this.written.note(&[io::IoSlice::new(bytes)], taken(&written));
+        written
     }
 
     fn poll_write_vectored(
@@ -163,7 +169,10 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Overheard<T> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, slices)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.inner).poll_write_vectored(cx, slices);
+        this.written.note(slices, taken(&written));
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -177,6 +186,11 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Overheard<T> {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
     }
+}
+
+/// How much of what was offered a write took.
+fn taken(written: &Poll<io::Result<usize>>) -> usize {
+    if let Poll::Ready(Ok(taken)) = written { *taken } else { 0 }
 }
 
 /// Where the first digit of the status is: behind `HTTP/1.1 `.

@@ -9,8 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::{
     AsHeaderName, CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
 use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
 
@@ -37,41 +36,40 @@ enum Protocol {
 impl Upgrade {
     /// Reads the wish from a request. `None`: it is a request like any other. What is no single protocol that
     /// can be passed on is ignored, as RFC 9110 section 7.8 allows, and stripped like every hop-by-hop header.
-    pub(super) fn read(head: &mut Parts, body: &Body) -> Result<Option<Self>, Error> {
-        let is_wish = head.version != Version::HTTP_10 && has_token(&head.headers, CONNECTION, "upgrade");
+    pub(super) fn read(request: &mut Request<Body>) -> Result<Option<Self>, Error> {
+        let is_wish =
+            request.version() != Version::HTTP_10 && has_token(request.headers(), CONNECTION, "upgrade");
         if !is_wish {
             return Ok(None);
         }
-        if has_token(&head.headers, UPGRADE, WEBSOCKET) {
-            return Self::websocket(head, body).map(Some);
+        if has_token(request.headers(), UPGRADE, WEBSOCKET) {
+            return Self::websocket(request).map(Some);
         }
-        let Some(name) = single(&head.headers, UPGRADE).filter(|name| is_passed_on(name.as_bytes())).cloned()
-        else {
-            return Ok(None);
-        };
-        let client = head.extensions.remove::<OnUpgrade>();
+        let name = single(request.headers(), UPGRADE).filter(|name| is_passed_on(name.as_bytes()));
+        let Some(name) = name.cloned() else { return Ok(None) };
+        let client = request.extensions_mut().remove::<OnUpgrade>();
         Ok(client.map(|client| Self { client, to: Protocol::Other(name) }))
     }
 
-    fn websocket(head: &mut Parts, body: &Body) -> Result<Self, Error> {
-        let headers = &head.headers;
+    fn websocket(request: &mut Request<Body>) -> Result<Self, Error> {
+        let headers = request.headers();
         let refuse = |what| Err(Error::BadHandshake(what));
-        if head.method != Method::GET {
+        if request.method() != Method::GET {
             return refuse("its method is not GET");
         }
-        if !body.is_end_stream() {
+        if !request.body().is_end_stream() {
             return refuse("it has a body");
         }
         if single(headers, SEC_WEBSOCKET_VERSION).is_none_or(|version| version.as_bytes() != b"13") {
             return refuse("Sec-WebSocket-Version is not 13");
         }
-        let own_key = if head.version == Version::HTTP_2 { fresh_key() } else { None };
+        let own_key = if request.version() == Version::HTTP_2 { fresh_key() } else { None };
         let sent_key = || single(headers, SEC_WEBSOCKET_KEY).filter(|key| is_key(key));
         let Some(key) = own_key.as_ref().or_else(sent_key) else {
             return refuse("Sec-WebSocket-Key is not 16 bytes in base64");
         };
         let accept = accept_for(key);
-        let Some(client) = head.extensions.remove::<OnUpgrade>() else {
+        let Some(client) = request.extensions_mut().remove::<OnUpgrade>() else {
             return refuse("this connection can't become a WebSocket");
         };
         Ok(Self { client, to: Protocol::WebSocket { accept, own_key } })

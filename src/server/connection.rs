@@ -1,6 +1,7 @@
 //! What the handler knows of the connection that a request came on, and what it may ask of it.
 
-use std::cell::Cell;
+use std::any::Any;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub struct Connection {
     pub is_tls: bool,
     /// The protocol that carries requests.
     pub protocol: Protocol,
+    /// What the handler wants to find again at the next request of the connection.
+    pub memory: RefCell<Option<Rc<dyn Any>>>,
     pub(super) wire: Arc<Wire>,
     /// Used on HTTP/1 only.
     pub(super) interim: Arc<Interim>,

@@ -61,6 +61,12 @@ struct Ending {
     cut_at: Option<Instant>,
 }
 
+impl Ending {
+    fn has_begun(self) -> bool {
+        self.leaving_since.is_some() || self.wound_up_since.is_some() || self.cut_at.is_some()
+    }
+}
+
 /// What is due at a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Due {
@@ -156,6 +162,10 @@ impl Driver {
     fn next_due(&self, signals: Signals, ending: Ending, can_park: bool) -> Option<(Instant, Due)> {
         let Patience { head, idle, write } = self.patience;
         let is_idle = self.is_idle(signals);
+        if !is_idle && signals.is_quiet() && !ending.has_begun() {
+            // A request is being served: the most usual state, and nothing is due in it.
+            return None;
+        }
         let waits = is_idle && signals.head_since.is_none() && ending.wound_up_since.is_none();
         let parks = waits && can_park && signals.between_requests;
         // The first request is due like the rest of a head: whoever connects and says nothing holds a place.

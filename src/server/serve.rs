@@ -1,6 +1,6 @@
 //! One accepted socket, from its handshake to its end: puts stream, front, hyper, service and driver together.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -64,6 +64,7 @@ pub(super) async fn serve<H: Handler>(
         sni,
         is_tls,
         protocol,
+        memory: RefCell::new(None),
         wire,
         interim,
         activity,

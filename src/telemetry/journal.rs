@@ -107,7 +107,7 @@ mod tests {
     use tokio::task::LocalSet;
 
     use super::super::log::tests::Memory;
-    use super::super::{Action, Format, RequestIds};
+    use super::super::{Action, Format, Grounds, RequestIds};
     use super::*;
 
     fn record(path: &str) -> AccessRecord<'_> {
@@ -124,9 +124,7 @@ mod tests {
             bytes_out: 0,
             action: Action::Accept,
             drop_reason: None,
-            rule: None,
-            subject: None,
-            tags: None,
+            grounds: Grounds::Loose { rule: None, subject: None, tags: None },
             detail: None,
         }
     }

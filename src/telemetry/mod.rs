@@ -14,5 +14,5 @@ mod request_id;
 pub use journal::Journal;
 pub use log::{Format, Log, LogWriter};
 pub use metrics::{LoginResult, Metrics, RefreshResult, RequestCounters};
-pub use record::{AccessRecord, Action, DropReason, Event, Level, RuleName};
+pub use record::{AccessRecord, Action, DropReason, Event, Grounds, Level, ReadyGrounds, RuleName};
 pub use request_id::{RequestId, RequestIds};

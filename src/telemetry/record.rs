@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 
 use super::RequestId;
-use crate::digits::{Decimal, push_address};
+use crate::digits::{push_address, push_number, push_three_digits};
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +79,54 @@ pub struct RuleName {
     pub method: Arc<str>,
 }
 
+/// What a request was decided on.
+#[derive(Clone, Copy, Debug)]
+pub enum Grounds<'a> {
+    /// Put together for this request.
+    Loose {
+        /// The rule that decided.
+        rule: Option<&'a RuleName>,
+        /// `sub` of the user.
+        subject: Option<&'a str>,
+        /// Tags that decided.
+        tags: Option<&'a [String]>,
+    },
+    /// Written down before.
+    Ready(&'a ReadyGrounds),
+}
+
+impl<'a> Grounds<'a> {
+    fn parts(self) -> (Option<&'a RuleName>, Option<&'a str>, Option<&'a [String]>) {
+        match self {
+            Grounds::Loose { rule, subject, tags } => (rule, subject, tags),
+            Grounds::Ready(ready) => (Some(&ready.rule), Some(&ready.subject), ready.tags.as_deref()),
+        }
+    }
+}
+
+/// The grounds on which somebody is let in by a rule: the same at each of their requests, so written down once.
+#[derive(Debug)]
+pub struct ReadyGrounds {
+    rule: RuleName,
+    subject: Arc<str>,
+    tags: Option<Arc<[String]>>,
+    json: Box<str>,
+}
+
+impl ReadyGrounds {
+    /// Writes them down.
+    pub fn new(rule: RuleName, subject: Arc<str>, tags: Option<Arc<[String]>>) -> Self {
+        let mut json = String::new();
+        write_grounds(&mut json, Some(&rule), Some(&subject), tags.as_deref());
+        Self { rule, subject, tags, json: json.into() }
+    }
+
+    /// The rule.
+    pub fn rule(&self) -> &RuleName {
+        &self.rule
+    }
+}
+
 /// One finished request, as its worker knows it when it ends.
 #[derive(Clone, Copy, Debug)]
 pub struct AccessRecord<'a> {
@@ -106,12 +154,8 @@ pub struct AccessRecord<'a> {
     pub action: Action,
     /// Why it was refused.
     pub drop_reason: Option<DropReason>,
-    /// The rule that decided.
-    pub rule: Option<&'a RuleName>,
-    /// `sub` of the user.
-    pub subject: Option<&'a str>,
-    /// Tags that decided.
-    pub tags: Option<&'a [String]>,
+    /// What was decided on.
+    pub grounds: Grounds<'a>,
     /// The cause in words, for whoever reads the record.
     pub detail: Option<&'a str>,
 }
@@ -136,13 +180,13 @@ impl AccessRecord<'_> {
         for (name, number) in [(",\"status\":", u64::from(self.status)), (",\"durationMs\":", micros / 1000)]
         {
             line.push_str(name);
-            line.push_str(Decimal::new(number).as_str());
+            push_number(line, number);
         }
         line.push('.');
-        line.push_str(Decimal::new(micros % 1000).three_digits());
+        push_three_digits(line, micros);
         for (name, number) in [(",\"bytesIn\":", self.bytes_in), (",\"bytesOut\":", self.bytes_out)] {
             line.push_str(name);
-            line.push_str(Decimal::new(number).as_str());
+            push_number(line, number);
         }
         line.push_str(",\"action\":\"");
         line.push_str(self.action.as_str());
@@ -150,25 +194,9 @@ impl AccessRecord<'_> {
         if let Some(reason) = self.drop_reason {
             string_field(line, "dropReason", reason.as_str());
         }
-        if let Some(RuleName { spec, uri, method }) = self.rule {
-            line.push_str(",\"rule\":{\"spec\":");
-            json_string(line, spec);
-            string_field(line, "uri", uri);
-            string_field(line, "method", method);
-            line.push('}');
-        }
-        if let Some(subject) = self.subject {
-            string_field(line, "subject", subject);
-        }
-        if let Some(tags) = self.tags {
-            line.push_str(",\"tags\":[");
-            for (place, tag) in tags.iter().enumerate() {
-                if place > 0 {
-                    line.push(',');
-                }
-                json_string(line, tag);
-            }
-            line.push(']');
+        match self.grounds {
+            Grounds::Ready(ready) => line.push_str(&ready.json),
+            Grounds::Loose { rule, subject, tags } => write_grounds(line, rule, subject, tags),
         }
         if let Some(detail) = self.detail {
             string_field(line, "detail", detail);
@@ -188,15 +216,16 @@ impl AccessRecord<'_> {
         if let Some(reason) = self.drop_reason {
             let _ = write!(line, "({})", reason.as_str());
         }
-        if let Some(rule) = &self.rule {
+        let (rule, subject, tags) = self.grounds.parts();
+        if let Some(rule) = rule {
             let _ = write!(line, " rule=");
             escape(line, &format!("{}:{} {}", rule.spec, rule.method, rule.uri));
         }
-        if let Some(subject) = self.subject {
+        if let Some(subject) = subject {
             line.push_str(" sub=");
             escape(line, subject);
         }
-        if let Some(tags) = self.tags {
+        if let Some(tags) = tags {
             line.push_str(" tags=");
             escape(line, &tags.join(","));
         }
@@ -360,7 +389,7 @@ impl Stamp {
         }
         line.push_str(&self.text);
         line.push('.');
-        line.push_str(Decimal::new(since.subsec_millis().into()).three_digits());
+        push_three_digits(line, since.subsec_millis().into());
         line.push('Z');
     }
 }
@@ -382,6 +411,29 @@ impl fmt::Display for Time {
 
 fn rfc3339<S: serde::Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&Time(*time))
+}
+
+fn write_grounds(line: &mut String, rule: Option<&RuleName>, subject: Option<&str>, tags: Option<&[String]>) {
+    if let Some(RuleName { spec, uri, method }) = rule {
+        line.push_str(",\"rule\":{\"spec\":");
+        json_string(line, spec);
+        string_field(line, "uri", uri);
+        string_field(line, "method", method);
+        line.push('}');
+    }
+    if let Some(subject) = subject {
+        string_field(line, "subject", subject);
+    }
+    if let Some(tags) = tags {
+        line.push_str(",\"tags\":[");
+        for (place, tag) in tags.iter().enumerate() {
+            if place > 0 {
+                line.push(',');
+            }
+            json_string(line, tag);
+        }
+        line.push(']');
+    }
 }
 
 /// Appends `,"name":"value"`.
@@ -425,6 +477,7 @@ mod tests {
 
     fn written(write: impl FnOnce(AccessRecord<'_>, &mut Stamp, &mut String)) -> String {
         let rule = RuleName { spec: "s".into(), uri: "/*".into(), method: "GET".into() };
+        let tags = ["group=\"a\"".to_owned(), "b=c".to_owned()];
         let record = AccessRecord {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_500),
             request_id: super::super::RequestIds::new().next_id(),
@@ -438,9 +491,7 @@ mod tests {
             bytes_out: 2,
             action: Action::Accept,
             drop_reason: Some(DropReason::Dial),
-            rule: Some(&rule),
-            subject: Some("al\u{ef}ce"),
-            tags: Some(&["group=\"a\"".to_owned(), "b=c".to_owned()]),
+            grounds: Grounds::Ready(&ReadyGrounds::new(rule, "al\u{ef}ce".into(), Some(tags.into()))),
             detail: Some("why"),
         };
         let mut line = String::new();

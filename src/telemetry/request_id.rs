@@ -3,6 +3,8 @@
 use std::cell::Cell;
 use std::fmt;
 
+use crate::digits::hex;
+
 /// Name of one request in the record, in `X-Request-Id` and on our own pages: 32 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RequestId([u8; 32]);
@@ -14,13 +16,7 @@ impl RequestId {
     }
 
     fn from_number(number: u128) -> Self {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut text = [0; 32];
-        for (place, digit) in text.iter_mut().rev().enumerate() {
-            let nibble = (number >> (4 * place)) & 0xf;
-            *digit = DIGITS.get(nibble as usize).copied().unwrap_or(b'0');
-        }
-        Self(text)
+        Self(hex(number))
     }
 }
 

@@ -29,8 +29,8 @@ pub enum Body {
     Empty,
     /// Bytes that are all here.
     Full(Bytes),
-    /// What a peer is sending, as it comes.
-    Peer(PeerBody),
+    /// What a peer is sending, as it comes. Boxed: most messages have none, and every message is moved.
+    Peer(Box<PeerBody>),
 }
 
 impl Body {
@@ -113,7 +113,7 @@ impl From<Incoming> for Body {
         if incoming.is_end_stream() {
             return Body::Empty;
         }
-        Body::Peer(PeerBody::new(incoming, None))
+        Body::Peer(Box::new(PeerBody::new(incoming, None)))
     }
 }
 
@@ -221,15 +221,23 @@ impl PeerBody {
     }
 
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let mut frame = self.incoming.poll_frame(cx);
+        let mut frame = self.take_frame(cx);
         if frame.is_pending()
             && let Some(carrier) = &mut self.carrier
         {
             if carrier.poll_carry(cx).is_ready() {
                 self.carrier = None;
             }
-            frame = self.incoming.poll_frame(cx);
+            frame = self.take_frame(cx);
         }
+        frame
+    }
+
+    fn take_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(carrier) = &self.carrier else { return self.incoming.poll_frame(cx) };
+        carrier.muffle(true);
+        let frame = self.incoming.poll_frame(cx);
+        carrier.muffle(false);
         frame
     }
 
@@ -316,6 +324,9 @@ fn unauthenticated() -> HeaderMap {
 pub trait Carrier {
     /// Moves bytes. Ready once the connection is over; it is not polled again then.
     fn poll_carry(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// While it is muffled, the connection wakes nobody: its reader takes bytes from it, and asks for more by itself.
+    fn muffle(&self, _muffled: bool) {}
 
     /// The body was read to its end: the connection may serve again. A carrier that is dropped instead
     /// takes its connection with it.

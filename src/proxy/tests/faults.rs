@@ -216,7 +216,8 @@ fn a_permit_forwards_one_request() {
         let (address, heads) = canned("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
         let path = NormalPath::parse("/a", &path::Options::default()).unwrap();
         let permit = crate::policy::Permit::for_test();
-        let answer = forwarder(address).forward(request(Method::GET, "/a"), permit, &path, terms()).await;
+        let answer =
+            forwarder(address).forward(&mut request(Method::GET, "/a"), permit, &path, terms()).await;
         assert_eq!(text(answer.unwrap()).await, "ok");
         assert_eq!(heads.borrow().len(), 1);
     });

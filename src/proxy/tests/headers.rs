@@ -10,7 +10,7 @@ async fn forwarded(fields: &[(&str, &str)], terms: Terms<'_>) -> String {
         request = request.header(*name, *value);
     }
     let path = NormalPath::parse("/a?b=%2f", &path::Options::default()).unwrap();
-    forwarder(address).send(request.body(Body::Empty).unwrap(), &path, terms).await.unwrap();
+    forwarder(address).send(&mut request.body(Body::Empty).unwrap(), &path, terms).await.unwrap();
     heads.borrow_mut().pop().unwrap()
 }
 
@@ -59,8 +59,8 @@ fn forwarded_quotes_what_rfc_7239_wants_quoted() {
         ("192.0.2.7", "a\"b", "for=192.0.2.7;proto=https"),
     ] {
         worker(async {
-            let client = ClientInfo { address: address.parse().unwrap(), host, ..client() };
-            let head = forwarded(&[], Terms { client, ..terms() }).await;
+            let client = Client::new(&ClientInfo { address: address.parse().unwrap(), host, ..client() });
+            let head = forwarded(&[], Terms { client: &client, ..terms() }).await;
             assert_eq!(values(&head, "forwarded"), [expected]);
         });
     }
@@ -167,8 +167,8 @@ fn the_judged_path_is_sent_and_not_the_clients() {
         let forwarder = forwarder(address);
         for judged in ["/a?x=%2F", "/", "/a~b/%C3%A9", "/q?", "/q?a=b?c=d&e=[]{}|"] {
             let path = NormalPath::parse(judged, &path::Options::default()).unwrap();
-            let sent = request(Method::GET, "/sent");
-            forwarder.send(sent, &path, terms()).await.unwrap();
+            let mut sent = request(Method::GET, "/sent");
+            forwarder.send(&mut sent, &path, terms()).await.unwrap();
             let head = heads.borrow_mut().pop().unwrap();
             assert_eq!(head.lines().next().unwrap(), format!("GET {judged} HTTP/1.1"));
         }
@@ -233,7 +233,7 @@ fn answers_are_cleaned() {
             let (address, _) = canned(answer.leak()).await;
             let path = NormalPath::parse("/", &path::Options::default()).unwrap();
             let terms = Terms { private: *private, ..terms() };
-            let answer = forwarder(address).send(request(Method::GET, "/"), &path, terms).await.unwrap();
+            let answer = forwarder(address).send(&mut request(Method::GET, "/"), &path, terms).await.unwrap();
             let found: Vec<_> =
                 answer.headers().get_all(*name).iter().map(|value| value.to_str().unwrap()).collect();
             assert_eq!(&found, seen, "{fields}");

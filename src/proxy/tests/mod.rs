@@ -15,6 +15,7 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -149,13 +150,14 @@ fn client() -> ClientInfo<'static> {
         scheme: "https",
         host: "app.example:8443",
         port: 8443,
-        request_id: "req-1",
     }
 }
 
 fn terms() -> Terms<'static> {
+    static USUAL: LazyLock<Client> = LazyLock::new(|| Client::new(&client()));
     Terms {
-        client: client(),
+        client: &USUAL,
+        request_id: "req-1",
         identity: None,
         cookie: CookieHeader::Unchanged,
         inform: None,
@@ -170,10 +172,10 @@ fn request(method: Method, target: &str) -> Request<Body> {
     Request::builder().method(method).uri(target).body(Body::Empty).unwrap()
 }
 
-async fn send(forwarder: &Forwarder, request: Request<Body>) -> Result<Response<Body>, Error> {
+async fn send(forwarder: &Forwarder, mut request: Request<Body>) -> Result<Response<Body>, Error> {
     let path = request.uri().path_and_query().unwrap().as_str().to_owned();
     let path = NormalPath::parse(&path, &path::Options::default()).unwrap();
-    forwarder.send(request, &path, terms()).await
+    forwarder.send(&mut request, &path, terms()).await
 }
 
 async fn get(forwarder: &Forwarder, target: &str) -> Result<Response<Body>, Error> {
@@ -269,7 +271,7 @@ async fn front_bound(
                 let path = request.uri().path_and_query().unwrap().as_str().to_owned();
                 let path = NormalPath::parse(&path, &path::Options::default()).unwrap();
                 let terms = Terms { observer: Some(observer), ends_at, lifeline, ..terms() };
-                let answer = forwarder.send(request.map(Body::from), &path, terms).await;
+                let answer = forwarder.send(&mut request.map(Body::from), &path, terms).await;
                 Ok::<_, std::convert::Infallible>(answer.unwrap_or_else(|error| {
                     let body = Body::from(error.to_string());
                     Response::builder().status(error.status()).body(body).unwrap()

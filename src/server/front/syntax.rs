@@ -2,19 +2,46 @@
 
 /// Whether `byte` may be part of a token (RFC 9110 section 5.6.2).
 pub(in crate::server) fn is_token(byte: u8) -> bool {
-    matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
-        || byte.is_ascii_alphanumeric()
+    has(byte, TOKEN)
 }
 
 /// Whether `byte` may be part of an origin-form target. Within visible ASCII this is what the `http`
 /// crate's `Uri` takes, without `#`, which it would silently cut off, and without bytes over 0x7F.
 pub(in crate::server) fn is_target(byte: u8, in_query: bool) -> bool {
-    match byte {
-        0..=b' ' | b'#' | b'<' | b'>' | 0x7f.. => false,
-        b'"' => !in_query,
-        b'`' => in_query,
-        _ => true,
+    has(byte, if in_query { QUERY } else { PATH })
+}
+
+/// In which alphabets each byte is: every byte of every head is looked up.
+const ALPHABETS: [u8; 256] = {
+    let mut alphabets = [0; 256];
+    let mut byte = 0;
+    while byte < alphabets.len() {
+        let text = byte as u8;
+        let is_token = text.is_ascii_alphanumeric()
+            || matches!(text, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~');
+        let is_target = !matches!(text, 0..=b' ' | b'#' | b'<' | b'>' | 0x7f..);
+        let mut found = 0;
+        if is_token {
+            found |= TOKEN;
+        }
+        if is_target && text != b'`' {
+            found |= PATH;
+        }
+        if is_target && text != b'"' {
+            found |= QUERY;
+        }
+        alphabets[byte] = found;
+        byte += 1;
     }
+    alphabets
+};
+
+const TOKEN: u8 = 1;
+const PATH: u8 = 2;
+const QUERY: u8 = 4;
+
+fn has(byte: u8, alphabet: u8) -> bool {
+    ALPHABETS.get(usize::from(byte)).is_some_and(|found| found & alphabet != 0)
 }
 
 /// Index of the first control character (tab and DEL are among them), or the length.

@@ -50,6 +50,13 @@ pub(in crate::server) struct Signals {
     pub(in crate::server) between_requests: bool,
 }
 
+impl Signals {
+    /// Whether there is nothing to watch.
+    pub(in crate::server) fn is_quiet(&self) -> bool {
+        self.head_since.is_none() && self.write_blocked_since.is_none() && self.lingering_since.is_none()
+    }
+}
+
 /// Where a request to leave HTTP stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

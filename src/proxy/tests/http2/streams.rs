@@ -351,7 +351,7 @@ fn a_call_ends_with_its_session() {
             let path = NormalPath::parse(target, &path::Options::default()).unwrap();
             let mut request = request(Method::POST, target);
             request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
-            match soon(forwarder.send(request, &path, terms())).await {
+            match soon(forwarder.send(&mut request, &path, terms())).await {
                 Ok(answer) => assert!(soon(answer.into_body().collect()).await.is_err()),
                 Err(error) => assert!(matches!(error, Error::SessionEnded), "{error:?}"),
             }
