@@ -35,7 +35,6 @@ use http::header::{
     STRICT_TRANSPORT_SECURITY, VARY,
 };
 use http::{HeaderMap, HeaderValue, Request, Response};
-use hyper::body::Incoming;
 
 use self::admit::Arrived;
 use self::callers::Callers;
@@ -196,18 +195,18 @@ impl std::fmt::Debug for LocalService {
 }
 
 impl Handler for Worker {
+    type Received = Body;
     type Body = Body;
 
     async fn handle(
         self: Rc<Self>,
-        request: Request<Incoming>,
+        request: &mut Request<Body>,
         connection: Rc<Connection>,
     ) -> Response<Body> {
         let client = connection.peer.ip().to_canonical();
-        let mut request = request.map(Body::from);
-        let mut entry = Entry::open(&self.journal, &self.counters, self.ids.next_id(), client, &request);
+        let mut entry = Entry::open(&self.journal, &self.counters, self.ids.next_id(), client, request);
         let origin = service::origin(request.headers()).map(str::to_owned);
-        let admitted = caught(pin!(self.admit(&mut request, &connection, &mut entry))).await;
+        let admitted = caught(pin!(self.admit(request, &connection, &mut entry))).await;
         let mut response = match admitted.unwrap_or_else(|| Err(Refusal::Internal(PANICKED.to_owned()))) {
             Ok(response) => {
                 // Whoever answers without forwarding says so if it is a refusal.

@@ -118,18 +118,19 @@ impl Conn {
         }))
     }
 
-    /// Sends `request` and waits for the head of its answer: at most `limit` from the last byte of the
+    /// Sends `outgoing`, which is taken, and waits for the head of its answer: at most `limit` from the last byte of the
     /// body that the client gave and the application took. `inform` is told of what comes before the answer. A body
     /// that still flows when `lifeline` is cut ends there.
     pub(super) async fn exchange(
         &mut self,
-        mut request: Request<Upload>,
+        outgoing: &mut Option<Request<Upload>>,
         progress: Option<&Progress>,
         limit: Duration,
         inform: Option<&Heard<'_>>,
         lifeline: Option<&Lifeline>,
     ) -> Result<Response<Incoming>, Failure> {
         self.ear.listen(inform.is_some());
+        let mut request = outgoing.take().ok_or(Failure::Final(Error::BadTarget))?;
         let mut consent = Consent::listen(&mut request, progress, limit);
         let mut answer = pin!(self.sender.try_send_request(request));
         let mut cut = pin!(until_cut(lifeline));

@@ -135,10 +135,11 @@ impl Forwarder {
         let body = self.watched(body, &terms, Some(self.body_idle_timeout));
         let (upload, progress) = Upload::new(body, self.mapped.clone(), held);
 
-        let mut request = Request::new(upload);
-        *request.method_mut() = method;
-        *request.uri_mut() = uri;
-        *request.headers_mut() = fields;
+        let mut outgoing = Request::new(upload);
+        *outgoing.method_mut() = method;
+        *outgoing.uri_mut() = uri;
+        *outgoing.headers_mut() = fields;
+        let mut outgoing = Some(outgoing);
         let clean_and_inform = |status, mut headers: HeaderMap| {
             if let Some(inform) = terms.inform
                 && headers::clean(status, &mut headers, &self.own_cookies, false).is_ok()
@@ -147,7 +148,7 @@ impl Forwarder {
             }
         };
         let inform: Option<&Heard<'_>> = terms.inform.is_some().then_some(&clean_and_inform);
-        let (conn, answer) = self.exchange(request, progress.as_deref(), inform, &terms).await?;
+        let (conn, answer) = self.exchange(&mut outgoing, progress.as_deref(), inform, &terms).await?;
 
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             upgrade.map_or(Ok(()), |upgrade| upgrade.declined(answer.status()))?;
@@ -205,15 +206,16 @@ impl Forwarder {
         }
     }
 
-    /// An answer, on a waiting connection if there is one, else on a new one.
+    /// An answer to `outgoing`, which is taken, on a waiting connection if there is one, else on a new one.
     async fn exchange(
         &self,
-        mut request: Request<Upload>,
+        outgoing: &mut Option<Request<Upload>>,
         progress: Option<&Progress>,
         inform: Option<&Heard<'_>>,
         terms: &Terms<'_>,
     ) -> Result<(Box<Conn>, Response<Incoming>), Error> {
-        let repeatable = progress.is_none() && request.method().is_idempotent();
+        let repeatable =
+            progress.is_none() && outgoing.as_ref().is_some_and(|request| request.method().is_idempotent());
         let mut waiting = self.pool.take(!repeatable).await;
         // Three times at most: a waiting connection dies once, and connections are widened once.
         loop {
@@ -228,8 +230,8 @@ impl Forwarder {
             };
             conn.keep_written(repeatable);
             let lifeline = terms.lifeline.as_deref();
-            let answer = conn.exchange(request, progress, self.response_timeout, inform, lifeline).await;
-            request = match answer {
+            let answer = conn.exchange(outgoing, progress, self.response_timeout, inform, lifeline).await;
+            *outgoing = Some(match answer {
                 Ok(answer) => return Ok((conn, answer)),
                 Err(Failure::Unsent(unsent, _)) if had_served => *unsent,
                 Err(Failure::Died(error)) if had_served => {
@@ -239,7 +241,7 @@ impl Forwarder {
                     conn.written().filter(|_| repeatable).ok_or(Error::NotHttp(error))?
                 }
                 Err(failure) => return Err(failure.into_error()),
-            }
+            });
         }
     }
 

@@ -37,8 +37,9 @@ impl<H: Handler> hyper::service::Service<Request<Incoming>> for Calls<H> {
         }
         let stream = self.streams.as_ref().map(StreamExecutor::clock);
         let (handler, connection) = (self.handler.clone(), self.connection.clone());
+        let mut request = request.map(H::Received::from);
         Box::pin(async move {
-            let mut response = handler.handle(request, connection.clone()).await;
+            let mut response = handler.handle(&mut request, connection.clone()).await;
             if connection.protocol == Protocol::Http1 {
                 end_connection_if_due(&connection, call, violation, &mut response);
             }

@@ -59,6 +59,9 @@ pub use run::{RunError, Stopped, run};
 
 /// Answers requests. One per worker, never sent between threads.
 pub trait Handler: 'static {
+    /// What it makes of the bodies of requests.
+    type Received: From<Incoming> + 'static;
+
     /// The body of its answers.
     type Body: http_body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
         + Unpin
@@ -72,10 +75,11 @@ pub trait Handler: 'static {
     /// agrees with that authority is for the handler to check.
     ///
     /// An upgrade is granted by answering 101, and only on HTTP/1; `hyper::upgrade::on` then gives the bytes.
-    /// The future is dropped when the client goes away.
+    /// The future is dropped when the client goes away. The request is the handler's to take apart; it is lent only
+    /// because moving it around would be dear.
     fn handle(
         self: Rc<Self>,
-        request: Request<Incoming>,
+        request: &mut Request<Self::Received>,
         connection: Rc<Connection>,
     ) -> impl Future<Output = Response<Self::Body>>;
 }

@@ -140,14 +140,15 @@ fn full(text: impl Into<Bytes>) -> Body {
 }
 
 impl Handler for Told {
+    type Received = Option<Incoming>;
     type Body = Body;
 
     async fn handle(
         self: Rc<Self>,
-        mut request: Request<Incoming>,
+        request: &mut Request<Option<Incoming>>,
         connection: Rc<Connection>,
     ) -> Response<Body> {
-        if let Some(violation) = Violation::of(&request) {
+        if let Some(violation) = Violation::of(request) {
             self.0.seen.lock().unwrap().push(format!("refused {violation:?}"));
             let mut response = Response::new(full(violation.to_string()));
             *response.status_mut() = violation.status();
@@ -155,10 +156,11 @@ impl Handler for Told {
         }
         let target = request.uri().path_and_query().unwrap().to_string();
         self.0.seen.lock().unwrap().push(format!("{} {target}", request.method()));
+        let body = request.body_mut().take().unwrap();
         match request.uri().path() {
             "/info" => Response::new(full(format!("{connection:?}"))),
-            "/echo" => Response::new(request.into_body().map_err(Into::into).boxed_unsync()),
-            "/length" => match request.into_body().collect().await {
+            "/echo" => Response::new(body.map_err(Into::into).boxed_unsync()),
+            "/length" => match body.collect().await {
                 Ok(body) => Response::new(full(body.to_bytes().len().to_string())),
                 Err(_) => {
                     let mut response = Response::new(full(format!("{:?}", connection.body_violation())));
@@ -171,7 +173,7 @@ impl Handler for Told {
                 let shared = self.0.clone();
                 tokio::task::spawn_local(async move {
                     shared.release.notified().await;
-                    let body = request.into_body().collect().await.map(|body| body.to_bytes());
+                    let body = body.collect().await.map(|body| body.to_bytes());
                     shared.seen.lock().unwrap().push(format!("later {:?}", body.ok()));
                 });
                 Response::new(full("ok"))
@@ -218,7 +220,7 @@ impl Handler for Told {
                 Response::new(full("last"))
             }
             "/up" => {
-                let upgrade = hyper::upgrade::on(&mut request);
+                let upgrade = hyper::upgrade::on(request);
                 tokio::task::spawn_local(echo_tunnel(upgrade, connection));
                 let mut response = Response::new(full(""));
                 *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
