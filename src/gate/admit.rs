@@ -78,14 +78,16 @@ impl Worker {
                 None => {}
             }
         }
-        if wants_websocket(request.headers())
+        if entry.has_upgrade
+            && wants_websocket(request.headers())
             && let Some(origin) = service::origin(request.headers())
             && !service.allows_origin(origin, &arrived.host.authority)
         {
             return Err(Refusal::Origin);
         }
+        let now = self.clock.now();
         let presented = match self.credentials(&arrived, request.headers()) {
-            Ok(found) if !found.known.is_due(self.clock.now()) => Ok(found),
+            Ok(found) if !found.known.is_due(now) => Ok(found),
             Err(Missing::Nobody(absent)) => Err(absent),
             // Boxed like what follows.
             asks => Box::pin(self.asked(&arrived, request.headers(), asks, entry)).await,

@@ -129,7 +129,7 @@ impl Known {
         headers: &HeaderMap,
         now: UnixTime,
     ) -> Vec<HeaderValue> {
-        if self.session.ticket.is_some() || !party.sessions.needs_new_seal(&self.session) {
+        if self.session.ticket.is_some() || !party.sessions.is_seal_due(&self.session, now) {
             return Vec::new();
         }
         let mut renewal = self.renewal.borrow_mut();

@@ -11,7 +11,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response};
 
 use super::LocalService;
-use super::navigation::Navigation;
+use super::navigation::{Gist, Navigation};
 use super::service::Service;
 use crate::server::Tunnel;
 use crate::telemetry::{
@@ -26,7 +26,8 @@ pub(super) struct Entry {
     journal: Rc<Journal>,
     counters: Arc<RequestCounters>,
     time: SystemTime,
-    started: Instant,
+    /// When the request began.
+    pub(super) started: Instant,
     status: u16,
     method: Method,
     /// The target as it came.
@@ -55,6 +56,10 @@ pub(super) struct Entry {
     pub(super) detail: Option<String>,
     /// What kind of request it is, and so who reads an answer of ours.
     pub(super) navigation: Navigation,
+    /// Whether it wants to leave HTTP.
+    pub(super) has_upgrade: bool,
+    /// Whether it says where it comes from.
+    pub(super) has_origin: bool,
     /// Cookies for the browser, whatever the answer will be.
     pub(super) cookies: Vec<HeaderValue>,
 }
@@ -69,6 +74,7 @@ impl Entry {
         request: &Request<Body>,
     ) -> Self {
         let method = request.method();
+        let Gist { navigation, has_origin, has_upgrade } = Gist::of(method, request.headers());
         Self {
             journal: journal.clone(),
             counters: counters.clone(),
@@ -90,7 +96,9 @@ impl Entry {
             subject: None,
             tags: None,
             detail: None,
-            navigation: Navigation::of(method, request.headers()),
+            navigation,
+            has_upgrade,
+            has_origin,
             cookies: Vec::new(),
         }
     }

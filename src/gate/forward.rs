@@ -57,7 +57,8 @@ impl Worker {
             private: !public,
             observer: Some(entry.observer()),
             ends_at: bound.map(|(known, party)| {
-                tokio::time::Instant::now() + party.sessions.expires_at(&known.session).since(now)
+                tokio::time::Instant::from_std(entry.started)
+                    + party.sessions.expires_at(&known.session).since(now)
             }),
             lifeline: bound.map(|(known, party)| arrived.local.streams.lifeline(known, party)),
         };

@@ -205,7 +205,8 @@ impl Handler for Worker {
     ) -> Response<Body> {
         let client = connection.peer.ip().to_canonical();
         let mut entry = Entry::open(&self.journal, &self.counters, self.ids.next_id(), client, request);
-        let origin = service::origin(request.headers()).map(str::to_owned);
+        let origin =
+            entry.has_origin.then(|| service::origin(request.headers())).flatten().map(str::to_owned);
         let admitted = caught(pin!(self.admit(request, &connection, &mut entry))).await;
         let mut response = match admitted.unwrap_or_else(|| Err(Refusal::Internal(PANICKED.to_owned()))) {
             Ok(response) => {

@@ -2,8 +2,8 @@
 //!
 //! `Sec-Fetch-*` is written by the browser and can't be set by a script, so it decides wherever it is sent.
 
-use http::header::{ACCEPT, ORIGIN, REFERER, UPGRADE};
 use http::header::{AsHeaderName, HeaderName};
+use http::header::{ORIGIN, REFERER, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method};
 
 use crate::web::respond::Audience;
@@ -19,13 +19,52 @@ pub(super) enum Navigation {
     Program,
 }
 
+/// What the fields of a request say about it, found by one walk: every request is asked, and there are fewer fields
+/// than questions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Gist {
+    pub(super) navigation: Navigation,
+    /// It says where it comes from.
+    pub(super) has_origin: bool,
+    /// It wants to leave HTTP.
+    pub(super) has_upgrade: bool,
+}
+
+impl Gist {
+    /// Reads the fields of a request.
+    pub(super) fn of(method: &Method, headers: &HeaderMap) -> Self {
+        let (mut mode, mut destination) = (None, None);
+        let (mut accepts, mut is_script, mut is_prefetch) = (false, false, false);
+        let (mut has_origin, mut has_upgrade) = (false, false);
+        for (name, value) in headers {
+            let text = || value.to_str();
+            match name.as_str() {
+                "accept" => accepts |= text().is_ok_and(accepts_html),
+                "sec-purpose" | "purpose" | "x-moz" => {
+                    is_prefetch |= text().is_ok_and(|text| text.contains("prefetch"));
+                }
+                "sec-fetch-mode" => mode = Some(said(mode, text())),
+                "sec-fetch-dest" => destination = Some(said(destination, text())),
+                "x-requested-with" => is_script = true,
+                "upgrade" => has_upgrade = true,
+                "origin" => has_origin = true,
+                _ => {}
+            }
+        }
+        let is_navigation = match mode {
+            _ if is_prefetch => false,
+            Some(mode) => mode == "navigate" && matches!(destination, None | Some("document")),
+            None => accepts && !is_script && !has_upgrade,
+        };
+        let navigation = if is_navigation { Navigation::top_level(method) } else { Navigation::Program };
+        Self { navigation, has_origin, has_upgrade }
+    }
+}
+
 impl Navigation {
     /// Judges by the headers of a request.
     pub(super) fn of(method: &Method, headers: &HeaderMap) -> Self {
-        if !is_navigation(headers) {
-            return Self::Program;
-        }
-        Self::top_level(method)
+        Gist::of(method, headers).navigation
     }
 
     /// The same for our own endpoints that only navigations use: a client that says nothing about itself is
@@ -51,32 +90,6 @@ impl Navigation {
 
     fn top_level(method: &Method) -> Self {
         if method == Method::GET || method == Method::HEAD { Self::Page } else { Self::Unsafe }
-    }
-}
-
-fn is_navigation(headers: &HeaderMap) -> bool {
-    let (mut mode, mut destination) = (None, None);
-    let (mut accepts, mut is_script) = (false, false);
-    // One walk, for every request is asked: there are fewer fields than questions.
-    for (name, value) in headers {
-        let text = || value.to_str();
-        if name == ACCEPT {
-            accepts |= text().is_ok_and(accepts_html);
-        } else if [SEC_PURPOSE, PURPOSE, X_MOZ].contains(name) {
-            if text().is_ok_and(|text| text.contains("prefetch")) {
-                return false;
-            }
-        } else if name == SEC_FETCH_MODE {
-            mode = Some(said(mode, text()));
-        } else if name == SEC_FETCH_DEST {
-            destination = Some(said(destination, text()));
-        } else if name == UPGRADE || name == X_REQUESTED_WITH {
-            is_script = true;
-        }
-    }
-    match mode {
-        Some(mode) => mode == "navigate" && matches!(destination, None | Some("document")),
-        None => accepts && !is_script,
     }
 }
 
@@ -115,12 +128,7 @@ pub(super) fn same_origin_referer<'h>(headers: &'h HeaderMap, origin: &str) -> O
     if rest.starts_with('/') { rest.split('#').next() } else { None }
 }
 
-// Parsed once: every request is asked for them.
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
-const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
-const SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
-const PURPOSE: HeaderName = HeaderName::from_static("purpose");
-const X_MOZ: HeaderName = HeaderName::from_static("x-moz");
 const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
 #[cfg(test)]

@@ -5,15 +5,15 @@
 //! cheaper than a new waker for each, and it spares the task of the client the calls that it would make to itself:
 //! whoever takes bytes from the body is going to ask for more, and needs no waking for it.
 
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Wake, Waker};
 
 /// The bell of one connection. All of it happens on one thread; the types are those that a [`Waker`] asks for.
 #[derive(Debug, Default)]
 pub(super) struct Bell {
-    has_rung: AtomicBool,
+    rings: AtomicU64,
     is_muffled: AtomicBool,
     listener: Mutex<Option<Waker>>,
 }
@@ -33,14 +33,14 @@ impl Bell {
         *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// While it is muffled, it only remembers that it rang.
+    /// While it is muffled, it only counts.
     pub(super) fn muffle(&self, muffled: bool) {
         self.is_muffled.store(muffled, Relaxed);
     }
 
-    /// Whether it has rung since this was last asked.
-    pub(super) fn take_ring(&self) -> bool {
-        self.has_rung.swap(false, Relaxed)
+    /// How often it has rung. The same number twice: nothing has happened in between.
+    pub(super) fn rings(&self) -> u64 {
+        self.rings.load(Relaxed)
     }
 }
 
@@ -50,7 +50,7 @@ impl Wake for Bell {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.has_rung.store(true, Relaxed);
+        self.rings.fetch_add(1, Relaxed);
         if self.is_muffled.load(Relaxed) {
             return;
         }
@@ -73,13 +73,16 @@ mod tests {
                 bell.listen(&Context::from_waker(&task));
             }
             bell.muffle(muffled);
+            let before = (bell.rings(), heard.rings());
             rope.wake_by_ref();
-            assert!(bell.take_ring() && !bell.take_ring());
-            assert_eq!(heard.take_ring(), listens && !muffled);
+            assert_eq!(
+                (bell.rings(), heard.rings()),
+                (before.0 + 1, before.1 + u64::from(listens && !muffled))
+            );
         }
         bell.muffle(false);
         bell.leave();
         rope.wake();
-        assert!(bell.take_ring() && !heard.take_ring());
+        assert_eq!((bell.rings(), heard.rings()), (4, 1));
     }
 }

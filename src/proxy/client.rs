@@ -36,6 +36,9 @@ pub struct Client {
 }
 
 impl Client {
+    /// Fields that [`Self::stamp`] sets.
+    pub(super) const MOST_FIELDS: usize = 6;
+
     /// Makes the fields. All values are cut from one text.
     pub fn new(client: &ClientInfo<'_>) -> Self {
         let mut text = String::with_capacity(CAPACITY);

@@ -40,6 +40,8 @@ pub(super) struct Conn {
     bell: Arc<Bell>,
     /// The bell's.
     waker: Waker,
+    /// How often the bell had rung when this was last settled.
+    settled_at: u64,
     /// hyper's future has ended; it may not be polled again.
     over: bool,
     /// For how long the last answer allows the connection to wait for another request, if it does.
@@ -96,11 +98,11 @@ impl Conn {
         if is_wide {
             builder.max_headers(MAX_ANSWER_FIELDS);
         }
-        let (io, ear, written) = Overheard::new(io);
+        let bell = Arc::new(Bell::default());
+        let (io, ear, written) = Overheard::new(io, bell.clone());
         let handshake = builder.handshake(TokioIo::new(io));
         let (sender, connection) = handshake.await.map_err(Error::Died)?;
         let now = Instant::now();
-        let bell = Arc::new(Bell::default());
         Ok(Box::new(Self {
             sender,
             connection,
@@ -108,6 +110,7 @@ impl Conn {
             written,
             waker: bell.clone().into(),
             bell,
+            settled_at: 0,
             over: false,
             keep: None,
             idle_until: now,
@@ -118,14 +121,14 @@ impl Conn {
         }))
     }
 
-    /// Sends `outgoing`, which is taken, and waits for the head of its answer: at most `limit` from the last byte of the
-    /// body that the client gave and the application took. `inform` is told of what comes before the answer. A body
+    /// Sends `outgoing`, which is taken, and waits for the head of its answer: at most `limit` from `start`, which is now,
+    /// or from the last byte of the body that the client gave and the application took. `inform` is told of what comes before the answer. A body
     /// that still flows when `lifeline` is cut ends there.
     pub(super) async fn exchange(
         &mut self,
         outgoing: &mut Option<Request<Upload>>,
         progress: Option<&Progress>,
-        limit: Duration,
+        (start, limit): (Instant, Duration),
         inform: Option<&Heard<'_>>,
         lifeline: Option<&Lifeline>,
     ) -> Result<Response<Incoming>, Failure> {
@@ -134,7 +137,6 @@ impl Conn {
         let mut consent = Consent::listen(&mut request, progress, limit);
         let mut answer = pin!(self.sender.try_send_request(request));
         let mut cut = pin!(until_cut(lifeline));
-        let start = Instant::now();
         self.timer.as_mut().reset(start + limit);
         std::future::poll_fn(|cx| {
             loop {
@@ -199,7 +201,7 @@ impl Conn {
     /// Whether another request may be tried on this connection. Looks, without waiting, at what came in
     /// since: the end, as a rule.
     pub(super) fn is_open(&mut self, now: Instant) -> bool {
-        now < self.idle_until && (!self.bell.take_ring() || self.drive().is_pending())
+        now < self.idle_until && (self.settled_at == self.bell.rings() || self.drive().is_pending())
     }
 
     pub(super) fn is_wide(&self) -> bool {
@@ -211,7 +213,8 @@ impl Conn {
         let Some(keep) = self.keep.take() else { return false };
         self.idle_until = Instant::now() + keep.min(self.idle_limit);
         self.bell.leave();
-        self.bell.take_ring();
+        // Before the look: what happens after it is heard of.
+        self.settled_at = self.bell.rings();
         // Not ready: the application answered before it had read all of the request.
         self.drive().is_pending() && self.sender.is_ready()
     }

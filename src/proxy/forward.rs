@@ -11,11 +11,12 @@ use http::{
 };
 use http_body::Body as _;
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use super::exchange::{Background, Conn, Failure, expects_continue};
 use super::headers::{self, Mapped, Noted};
 use super::http2::{self, Links};
-use super::media;
+use super::media::Media;
 use super::overheard::Heard;
 use super::pool::Pool;
 use super::trailers;
@@ -176,7 +177,7 @@ impl Forwarder {
         for name in [HOST, TRANSFER_ENCODING, EXPECT] {
             fields.remove(name);
         }
-        let is_grpc = media::is_grpc(&fields);
+        let is_grpc = Media::of(&fields).is_grpc();
         // A call says itself how long it may take (`grpc-timeout`), and streams may be silent.
         let limits = (!is_grpc).then_some((self.body_idle_timeout, self.response_timeout)).unzip();
         let wait = http2::Wait {
@@ -230,7 +231,8 @@ impl Forwarder {
             };
             conn.keep_written(repeatable);
             let lifeline = terms.lifeline.as_deref();
-            let answer = conn.exchange(outgoing, progress, self.response_timeout, inform, lifeline).await;
+            let limit = (Instant::now(), self.response_timeout);
+            let answer = conn.exchange(outgoing, progress, limit, inform, lifeline).await;
             *outgoing = Some(match answer {
                 Ok(answer) => return Ok((conn, answer)),
                 Err(Failure::Unsent(unsent, _)) if had_served => *unsent,
@@ -253,17 +255,20 @@ impl Forwarder {
         terms: Terms<'_>,
     ) -> Result<Response<Body>, Error> {
         still_there(&terms)?;
-        headers::clean(head.status, &mut head.headers, &self.own_cookies, terms.private)?;
+        let answered = headers::clean(head.status, &mut head.headers, &self.own_cookies, terms.private)?;
         let mut body = match body {
             None => Body::Empty,
             Some(mut peer) => {
-                peer.set_idle_limit((!media::may_be_silent(&head.headers)).then_some(self.body_idle_timeout));
-                peer.set_farewell(media::farewell(&head.headers, takes_trailers));
+                let media = Media::of(&head.headers);
+                peer.set_idle_limit((!media.may_be_silent()).then_some(self.body_idle_timeout));
+                peer.set_farewell(media.farewell(takes_trailers));
                 peer.belongs_to(terms.ends_at, terms.lifeline);
                 Body::Peer(Box::new(peer))
             }
         };
-        headers::unify_content_length(&mut head.headers, &body);
+        if answered.has_odd_length() {
+            headers::unify_content_length(&mut head.headers, &body);
+        }
         if let Some(observer) = terms.observer {
             body = body.observe(Flow::ToClient, observer);
         }

@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_body::Body as _;
 use smallvec::SmallVec;
 
-use super::{CookieHeader, Error, Identity, Terms};
+use super::{Client, CookieHeader, Error, Identity, Terms};
 use crate::web::Body;
 
 /// The names that `claimsToHTTPHeaderMappings` can set, normalised.
@@ -75,6 +75,8 @@ impl Noted {
 /// [`frame`].
 pub(super) fn prepare(headers: &mut HeaderMap, noted: &Noted, terms: &Terms<'_>) {
     strip(headers, noted);
+    // Once, instead of twice while they are set.
+    headers.reserve(Client::MOST_FIELDS + terms.identity.map_or(0, |identity| identity.headers.len()));
     set_cookie_header(headers, &terms.cookie);
     set_host(headers, terms.client.host.as_ref());
     terms.client.stamp(headers, terms.request_id);
@@ -228,11 +230,12 @@ fn set_content_length(headers: &mut HeaderMap, length: u64) {
 
 /// What of an answer's head needs a look. As with [`Noted`], one walk finds it.
 #[derive(Debug, Default)]
-struct Answered {
+pub(super) struct Answered {
     transfer_encoding: bool,
     connection: bool,
     hop_by_hop: bool,
     length: bool,
+    odd_length: bool,
     cookies: bool,
     caching: bool,
 }
@@ -240,11 +243,15 @@ struct Answered {
 impl Answered {
     fn of(headers: &HeaderMap) -> Self {
         let mut answered = Self::default();
-        for name in headers.keys() {
+        for (name, value) in headers {
             match name.as_str() {
                 "transfer-encoding" => answered.transfer_encoding = true,
                 "connection" => answered.connection = true,
-                "content-length" => answered.length = true,
+                "content-length" => {
+                    answered.odd_length |=
+                        answered.length || !value.as_bytes().iter().all(u8::is_ascii_digit);
+                    answered.length = true;
+                }
                 "set-cookie" => answered.cookies = true,
                 "cache-control" => answered.caching = true,
                 "keep-alive" | "proxy-connection" | "proxy-authenticate" | "te" | "upgrade" => {
@@ -255,6 +262,11 @@ impl Answered {
         }
         answered
     }
+
+    /// Whether the length is there more than once, or is no plain number.
+    pub(super) fn has_odd_length(&self) -> bool {
+        self.odd_length
+    }
 }
 
 /// Turns the application's answer head into the one that the client gets, in place.
@@ -263,7 +275,7 @@ pub(super) fn clean(
     headers: &mut HeaderMap,
     own_cookies: &[String],
     private: bool,
-) -> Result<(), Error> {
+) -> Result<Answered, Error> {
     let answered = Answered::of(headers);
     if answered.transfer_encoding
         && let Some(coding) = headers.remove(TRANSFER_ENCODING)
@@ -293,7 +305,7 @@ pub(super) fn clean(
     if private && !(answered.caching && headers.contains_key(CACHE_CONTROL)) {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("private"));
     }
-    Ok(())
+    Ok(answered)
 }
 
 /// Makes a repeated or listed Content-Length (`5, 5`) one number: hyper read it as that number.

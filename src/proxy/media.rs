@@ -1,49 +1,58 @@
 //! What the media type of a message says about how it flows, and how it may end.
 
-use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue};
 
 use crate::web::body::Farewell;
 
-/// Server-sent events and messages of gRPC come when there is something to say.
-pub(super) fn may_be_silent(headers: &HeaderMap) -> bool {
-    has_type(headers, EVENT_STREAM) || has_type(headers, GRPC)
+/// Media types that matter here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Media {
+    EventStream,
+    /// With what follows it in `application/grpc+proto` and the like.
+    Grpc,
+    /// Has its status in the body.
+    GrpcWeb,
+    Other,
 }
 
-/// Whether it is a call of gRPC, or what belongs to one.
-pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
-    has_type(headers, GRPC)
-}
-
-/// How an answer ends with its session. A browser reconnects to server-sent events, and is told then that nobody is
-/// logged in (HTML Living Standard section 9.2.3). Nothing else may look whole.
-pub(super) fn farewell(headers: &HeaderMap, takes_trailers: bool) -> Farewell {
-    if has_type(headers, EVENT_STREAM) {
-        return Farewell::End;
+impl Media {
+    /// That of a message with this head.
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let Some(value) = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes) else { return Self::Other };
+        let begins =
+            |wanted: &[u8]| value.get(..wanted.len()).is_some_and(|start| start.eq_ignore_ascii_case(wanted));
+        match value.first() {
+            Some(b't' | b'T') if begins(b"text/event-stream") => Self::EventStream,
+            Some(b'a' | b'A') if begins(b"application/grpc-web") => Self::GrpcWeb,
+            Some(b'a' | b'A') if begins(b"application/grpc") => Self::Grpc,
+            _ => Self::Other,
+        }
     }
-    let ends_in_trailers = has_type(headers, GRPC) && !has_type(headers, GRPC_WEB);
-    if ends_in_trailers && takes_trailers { Farewell::GrpcStatus } else { Farewell::Error }
+
+    /// Server-sent events and messages of gRPC come when there is something to say.
+    pub(super) fn may_be_silent(self) -> bool {
+        self != Self::Other
+    }
+
+    /// Whether it is a call of gRPC, or what belongs to one.
+    pub(super) fn is_grpc(self) -> bool {
+        matches!(self, Self::Grpc | Self::GrpcWeb)
+    }
+
+    /// How an answer ends with its session. A browser reconnects to server-sent events, and is told then that nobody
+    /// is logged in (HTML Living Standard section 9.2.3). Nothing else may look whole.
+    pub(super) fn farewell(self, takes_trailers: bool) -> Farewell {
+        match self {
+            Self::EventStream => Farewell::End,
+            Self::Grpc if takes_trailers => Farewell::GrpcStatus,
+            _ => Farewell::Error,
+        }
+    }
 }
-
-/// Whether the media type begins so.
-fn has_type(headers: &HeaderMap, wanted: &[u8]) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|value| {
-        value.as_bytes().get(..wanted.len()).is_some_and(|start| start.eq_ignore_ascii_case(wanted))
-    })
-}
-
-const EVENT_STREAM: &[u8] = b"text/event-stream";
-
-/// With what follows it in `application/grpc+proto` and the like.
-const GRPC: &[u8] = b"application/grpc";
-
-/// Has its status in the body.
-const GRPC_WEB: &[u8] = b"application/grpc-web";
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     #[test]
@@ -59,8 +68,8 @@ mod tests {
             ("", true, Farewell::Error),
         ] {
             let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(kind))]);
-            assert_eq!(farewell(&headers, trailers), wanted, "{kind}");
+            assert_eq!(Media::of(&headers).farewell(trailers), wanted, "{kind}");
         }
-        assert_eq!(farewell(&HeaderMap::new(), true), Farewell::Error);
+        assert_eq!(Media::of(&HeaderMap::new()).farewell(true), Farewell::Error);
     }
 }

@@ -10,11 +10,13 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::bell::Bell;
 use super::written::Written;
 
 /// Is told of each informational answer, in order.
@@ -126,13 +128,17 @@ pub(super) struct Overheard<T> {
     inner: T,
     ear: Rc<Ear>,
     written: Rc<Written>,
+    bell: Arc<Bell>,
+    /// How often the bell had rung when there was nothing to read. hyper looks again whenever it is polled, and until the
+    /// bell rings there is still nothing.
+    dry_at: Option<u64>,
 }
 
 impl<T> Overheard<T> {
-    /// Puts an ear on `inner`.
-    pub(super) fn new(inner: T) -> (Self, Rc<Ear>, Rc<Written>) {
+    /// Puts an ear on `inner`, which is read with the waker of `bell` and no other.
+    pub(super) fn new(inner: T, bell: Arc<Bell>) -> (Self, Rc<Ear>, Rc<Written>) {
         let (ear, written) = (Rc::new(Ear::default()), Rc::new(Written::default()));
-        (Self { inner, ear: ear.clone(), written: written.clone() }, ear, written)
+        (Self { inner, ear: ear.clone(), written: written.clone(), bell, dry_at: None }, ear, written)
     }
 
     /// The stream alone.
@@ -144,8 +150,13 @@ impl<T> Overheard<T> {
 impl<T: AsyncRead + Unpin> AsyncRead for Overheard<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        let rings = this.bell.rings();
+        if this.dry_at == Some(rings) {
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let read = Pin::new(&mut this.inner).poll_read(cx, buf);
+        this.dry_at = read.is_pending().then_some(rings);
         if this.ear.listens.get()
             && let Some(fresh) = buf.filled().get(before..)
             && !fresh.is_empty()

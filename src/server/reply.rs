@@ -86,6 +86,7 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for StreamExecutor
     fn execute(&self, stream: F) {
         let clock = self.next.borrow_mut().take();
         let limit = self.limit;
+        let stream = Box::pin(stream);
         tokio::task::spawn_local(async move {
             match clock {
                 Some(clock) => bounded(stream, &clock, limit).await,
@@ -98,8 +99,9 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for StreamExecutor
 }
 
 /// Runs `stream` to its end, or until its client has kept it waiting for `limit`: dropping it resets it.
-async fn bounded(stream: impl Future<Output = ()>, clock: &StreamClock, limit: Duration) {
-    let mut stream = std::pin::pin!(stream);
+///
+/// It comes in a box: a task is moved on its way to its place, and this one is not small.
+async fn bounded(mut stream: Pin<Box<impl Future<Output = ()>>>, clock: &StreamClock, limit: Duration) {
     let mut alarm = None;
     std::future::poll_fn(|cx| {
         loop {

@@ -147,7 +147,12 @@ impl Sessions {
     /// Whether the session has been used long enough after its last sealing to be sealed anew: a tenth of the
     /// idle timeout.
     pub fn needs_new_seal(&self, session: &Session) -> bool {
-        self.clock.now().since(session.sealed_at) >= self.seal_age()
+        self.is_seal_due(session, self.clock.now())
+    }
+
+    /// The same for whoever knows what time it is.
+    pub fn is_seal_due(&self, session: &Session, now: UnixTime) -> bool {
+        now.since(session.sealed_at) >= self.seal_age()
     }
 
     /// How old a sealing may be before the next is due.
