@@ -1,0 +1,120 @@
+#!/usr/bin/env python3
+"""What release builds are optimised for: writes `.cargo/release.profdata`, which `.cargo/rustc.sh` gives to the compiler.
+
+    benches/profile.py
+
+Builds the proxy with counters in it, has somebody log in, and sends it what proxies are sent: pages and programs, over
+HTTP/1.1 and HTTP/2, kept and new connections, small and large bodies in both directions, strangers. The compiler then
+knows which way branches go, inlines what is called often, and puts what is not aside: see
+docs/benchmarks/decisions.md for what that is worth. Run it again after the way of a request has changed much; an old
+profile costs speed, never correctness, because functions that no longer match are compiled without it.
+
+Wants `rustup component add llvm-tools`, for the version of rust-toolchain.toml.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from guard import DEBIAN, Stage  # noqa: E402
+from harness import callgrind, install  # noqa: E402
+from harness.processes import Failed  # noqa: E402
+
+ROOT = install.ROOT
+PROFILE = ROOT / ".cargo" / "release.profdata"
+MIB = 1024 * 1024
+BROWSER = [
+    "user-agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+    "accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+    "accept-language: en-US,en;q=0.5",
+    "accept-encoding: gzip, deflate, br, zstd",
+    "sec-fetch-dest: document",
+    "sec-fetch-mode: navigate",
+    "sec-fetch-site: same-origin",
+    "priority: u=0, i",
+]
+PROGRAM = ["user-agent: curl/8.14.1", "accept: application/json"]
+HTTP1 = {"connections": 64}
+HTTP2 = {"connections": 8, "streams": 32}
+
+
+def build(raw):
+    """The binary with counters."""
+    folder = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve() / "profile"
+    environment = {"CARGO_TARGET_DIR": str(folder), "PORTCULLIS_PROFILE": f"-Cprofile-generate={raw}"}
+    install.run("cargo", "build", "--release", "--bin", "portcullis", cwd=ROOT, env=environment)
+    return folder / "release" / "portcullis"
+
+
+def llvm_profdata():
+    """The tool that belongs to the compiler."""
+    library = install.run("rustc", "--print", "target-libdir", cwd=ROOT).strip()
+    tool = Path(library).parent / "bin" / "llvm-profdata"
+    if not tool.exists():
+        raise Failed(f"{tool} is missing: rustup component add llvm-tools")
+    return tool
+
+
+def train(stage, binary):
+    """Uses the proxy as it is used."""
+    cookie = f"cookie: theme=dark; {stage.log_in(binary)}; _ga=GA1.1.1234567890.1700000000"
+    body = stage.directory / "body"
+    large = stage.directory / "large"
+    body.write_bytes(b"name=value&" * 20)
+    large.write_bytes(bytes(MIB))
+    proxy = stage.start(binary)
+    port = stage.ports["proxy"]
+
+    def drive(requests, headers=(), path="/", body=None, **shape):
+        command = callgrind.generator(port, requests, path, headers, **shape)
+        if body:
+            command[1:1] = ["-d", str(body)]
+        callgrind.drive(command)
+
+    try:
+        for shape in (HTTP1, HTTP2):
+            drive(40_000, [cookie, *PROGRAM], **shape)
+            drive(20_000, [cookie, *BROWSER], "/some/longer/path?with=a&query", **shape)
+            drive(4_000, PROGRAM, "/public/page", **shape)
+            drive(4_000, [cookie, *PROGRAM], body=body, **shape)
+            drive(100, [cookie, *PROGRAM], f"/bytes/{MIB}", **shape)
+            drive(100, [cookie, *PROGRAM], "/upload", body=large, **shape)
+        drive(3_000, [cookie, *BROWSER, "connection: close"], connections=16)
+        # Strangers are refused, so these requests don't succeed.
+        for headers in (PROGRAM, BROWSER):
+            command = callgrind.generator(port, 2_000, "/", headers, **HTTP1)
+            subprocess.run([str(part) for part in command], stdout=subprocess.DEVNULL, check=False, timeout=60)
+    finally:
+        proxy.stop()
+
+
+def main():
+    tool = llvm_profdata()
+    install.debian(DEBIAN)
+    with tempfile.TemporaryDirectory(prefix="portcullis-profile-") as name:
+        directory = Path(name)
+        raw = directory / "raw"
+        print("building with counters", flush=True)
+        built = build(raw)
+        binary = directory / "portcullis"
+        shutil.copy2(built, binary)
+        stage = Stage(directory / "stage", binary)
+        try:
+            print("using it", flush=True)
+            train(stage, binary)
+        finally:
+            stage.close()
+        install.run(tool, "merge", "--sparse", "-o", PROFILE, *raw.glob("*.profraw"))
+    print(f"{PROFILE.relative_to(ROOT)}: {PROFILE.stat().st_size / MIB:.1f} MiB")
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Failed as error:
+        sys.exit(f"profile: {error}")
