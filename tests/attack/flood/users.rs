@@ -150,20 +150,20 @@ impl Sender {
         let empty = Empty::new();
         let response = match self {
             Self::Http1(sender) => {
-                let request = request.uri("/app/page").header(header::HOST, format!("{HOST}:{port}"));
+                let request = request.uri("/app/mine").header(header::HOST, format!("{HOST}:{port}"));
                 sender.ready().await?;
                 sender.send_request(request.body(empty)?).await?
             }
             Self::Http2(sender) => {
-                let request = request.uri(format!("https://{HOST}:{port}/app/page"));
+                let request = request.uri(format!("https://{HOST}:{port}/app/mine"));
                 sender.ready().await?;
                 sender.send_request(request.body(empty)?).await?
             }
         };
         let status = response.status();
         let body = response.into_body().collect().await?.to_bytes();
-        if status.as_u16() != 200 || body != "/app/page" {
-            return Err(format!("{status} {body:?}").into());
+        if status.as_u16() != 200 || body != "/app/mine" {
+            return Err(format!("{status} {:.200}", String::from_utf8_lossy(&body)).into());
         }
         Ok(())
     }

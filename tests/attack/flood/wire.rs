@@ -5,7 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -209,11 +209,6 @@ impl Held {
         }
         Outcome { connections: crowd.most(), wrong, words }
     }
-}
-
-/// How long until `limit` after `since`.
-pub fn left(since: Instant, limit: Duration) -> Duration {
-    limit.saturating_sub(since.elapsed())
 }
 
 #[derive(Debug)]
