@@ -40,7 +40,7 @@ pub(super) struct Shaken {
 /// Why there is no stream. The blame is the client's, or the load balancer's before it.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HandshakeError {
-    /// Nothing was sent: a port scan, or the check of a load balancer.
+    /// Nothing was sent: a port scan, or the check of a load balancer. Or too little, while others waited for the place.
     #[error("the client connected and left")]
     Silent,
     /// `limits.handshakeTimeout` passed.

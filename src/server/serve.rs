@@ -31,7 +31,15 @@ pub(super) async fn serve<H: Handler>(
     (activity, place): (Rc<Activity>, Place),
 ) {
     // Boxed, like HTTP/2 below: the task of an idle connection would keep room for it.
-    let shaken = Box::pin(shake(stream, peer, &port, worker.limits.handshake_timeout)).await;
+    let shaken = Box::pin(async {
+        tokio::select! {
+            biased;
+            shaken = shake(stream, peer, &port, worker.limits.handshake_timeout) => shaken,
+            // A crowd that says nothing would keep everybody else out for as long as a handshake may take.
+            () = activity.must_make_room() => Err(HandshakeError::Silent),
+        }
+    })
+    .await;
     let shaken = match shaken {
         Ok(shaken) => shaken,
         Err(HandshakeError::Silent) => return,
