@@ -198,6 +198,10 @@ impl std::fmt::Debug for LocalService {
 impl Handler for Worker {
     type Body = Body;
 
+    fn is_held(body: &Body) -> bool {
+        body.is_held()
+    }
+
     async fn handle(
         self: Rc<Self>,
         request: Request<Incoming>,
