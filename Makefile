@@ -30,12 +30,13 @@ e2e: unit
 	cd tests/e2e && npm test
 
 # Generated targets, return URLs and HTTP/1 payloads, and what nginx, Apache, Node, Python and Chromium make of them.
+# Then floods and stalls, and what they cost: memory, processor time, and the time of others.
 differential: unit
 	tests/attack/attack.py
 
-# The same with whole budgets: a million targets. Some minutes.
+# The same with whole budgets: a million targets, floods of 100,000. Some minutes.
 attack: tools
-	$(CARGO) build --bin portcullis --example judge
+	$(CARGO) build --bin portcullis --example judge --example flood
 	tests/attack/attack.py --whole
 
 # Every fuzz target for FUZZ_SECONDS (60), one after the other; `make unit` has the seeds of all. See fuzz/README.md.

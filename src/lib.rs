@@ -66,6 +66,9 @@
 //! - *The login transaction lives in the browser too*, so that anonymous clients can fill nothing.
 //! - *The provider may be down.* Discovery runs in the background, never delays the listener, and a bad answer
 //!   never replaces a good one. Sessions need no provider.
+//! - *What is read ahead is bounded for the process, not for a stream alone.* Per-stream bounds that let one download
+//!   be fast add up to gigabytes for whoever opens many and reads none. So [`web::transit`] counts the bytes of all
+//!   bodies, and when there are many, each body has one small piece at a time.
 //! - *Files are looked at twice a second* rather than watched by the kernel's notifications: the swapped
 //!   symbolic links of Kubernetes volumes end such watches silently, and a look at a handful of files is cheap.
 //! - *Our own pages say little.* What was wrong with a token is for the log; the page has the id to find it by.

@@ -57,6 +57,10 @@ impl Frames {
     pub(super) fn follow(&mut self, mut bytes: &[u8]) {
         while let Some((first, rest)) = bytes.split_first() {
             match &mut self.at {
+                At::Head(Head { seen: 0, .. }) if let Some(after) = after_short_frame(bytes) => {
+                    self.has_close |= first & OPCODE == CLOSE;
+                    bytes = after;
+                }
                 At::Head(head) => {
                     self.has_close |= head.seen == 0 && first & OPCODE == CLOSE;
                     head.read(*first);
@@ -83,6 +87,17 @@ impl Frames {
     /// Whether a Close may come next: between two frames, and after no other Close (section 5.5.1).
     pub(super) fn takes_close(&self) -> bool {
         !self.has_close && matches!(self.at, At::Head(Head { seen: 0, .. }))
+    }
+}
+
+/// What comes after a frame with the shortest form of a length, if all of it is there: tiny messages may come by the
+/// million, and are not worth a look at each byte.
+fn after_short_frame(bytes: &[u8]) -> Option<&[u8]> {
+    let [_, second, rest @ ..] = bytes else { return None };
+    let mask = if second & MASKED == 0 { 0 } else { MASK_BYTES };
+    match second & !MASKED {
+        length @ ..126 => rest.get(mask + usize::from(length)..),
+        _ => None,
     }
 }
 
@@ -228,6 +243,9 @@ mod tests {
             assert!(frames.has_close());
             frames.follow(&close[1..]);
             assert!(frames.has_close() && !frames.takes_close());
+            let mut whole = Frames::new();
+            whole.follow(&close);
+            assert!(whole.has_close() && !whole.takes_close());
         }
     }
 

@@ -8,6 +8,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
+use crate::web::transit;
+
 /// A connection to the application.
 ///
 /// An application may answer (`413`, say) and close without reading the rest of the request. The answer is
@@ -62,7 +64,7 @@ impl AsyncRead for Io {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let read = on_stream!(self, stream => Pin::new(stream).poll_read(cx, buf));
+        let read = on_stream!(self, stream => transit::poll_read(Pin::new(stream), cx, buf));
         // The failed write may have been told of a reset that reading then shows as an end of stream.
         if self.write_failed && matches!(read, Poll::Ready(Ok(()))) && buf.filled().len() == before {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));

@@ -110,8 +110,8 @@ impl Progress {
         })
     }
 
-    fn saw(&self, frame: &Poll<Option<Result<Frame<Bytes>, BodyError>>>) {
-        self.starved.set(frame.is_pending());
+    fn saw(&self, frame: &Poll<Option<Result<Frame<Bytes>, BodyError>>>, held: bool) {
+        self.starved.set(frame.is_pending() && !held);
         match frame {
             Poll::Pending => {}
             Poll::Ready(Some(Err(BodyError::Stalled))) => self.fault.set(Some(Fault::Stalled)),
@@ -140,7 +140,7 @@ impl http_body::Body for Upload {
         loop {
             let frame = Pin::new(&mut self.body).poll_frame(cx);
             if let Some(progress) = &self.progress {
-                progress.saw(&frame);
+                progress.saw(&frame, self.body.is_held());
                 progress.complete.set(is_last(&frame) || self.body.is_end_stream());
             }
             match (frame, &self.mapped) {

@@ -49,7 +49,7 @@ impl<H: Handler> hyper::service::Service<Request<Incoming>> for Calls<H> {
             if let Some(stream) = &stream {
                 stream.set_waiting(true);
             }
-            Ok(response.map(|body| Reply { body, stream, _in_flight: in_flight }))
+            Ok(response.map(|body| Reply { body, stream, is_held: H::is_held, _in_flight: in_flight }))
         })
     }
 }

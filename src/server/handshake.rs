@@ -17,6 +17,7 @@ use super::front::Arrivals;
 use super::listener::{Kind, TlsSource};
 use super::proxy_protocol::{HeaderError, read_header};
 use super::worker::Port;
+use crate::web::transit;
 
 /// A client's byte stream.
 #[derive(Debug)]
@@ -40,7 +41,7 @@ pub(super) struct Shaken {
 /// Why there is no stream. The blame is the client's, or the load balancer's before it.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HandshakeError {
-    /// Nothing was sent: a port scan, or the check of a load balancer.
+    /// Nothing was sent: a port scan, or the check of a load balancer. Or too little, while others waited for the place.
     #[error("the client connected and left")]
     Silent,
     /// `limits.handshakeTimeout` passed.
@@ -124,6 +125,13 @@ impl Stream {
     pub(super) fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_))
     }
+
+    /// How many bytes TLS may encrypt ahead of what the client takes.
+    pub(super) fn limit_unsent(&mut self, bytes: usize) {
+        if let Self::Tls(stream) = self {
+            stream.get_mut().1.set_buffer_limit(Some(bytes));
+        }
+    }
 }
 
 /// Calls the same method on whichever stream it is.
@@ -159,7 +167,7 @@ impl Arrivals for Stream {
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => stream.poll_read(cx, buf))
+        either!(self, stream => transit::poll_read(stream, cx, buf))
     }
 }
 

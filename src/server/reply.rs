@@ -17,6 +17,8 @@ use super::roster::InFlight;
 pub(super) struct Reply<B> {
     pub(super) body: B,
     pub(super) stream: Option<Rc<StreamClock>>,
+    /// See [`super::Handler::is_held`].
+    pub(super) is_held: fn(&B) -> bool,
     pub(super) _in_flight: InFlight,
 }
 
@@ -30,7 +32,9 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Reply<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.get_mut();
         let frame = Pin::new(&mut this.body).poll_frame(cx);
-        if let Some(stream) = &this.stream {
+        if let Some(stream) = &this.stream
+            && !(frame.is_pending() && (this.is_held)(&this.body))
+        {
             stream.set_waiting(frame.is_ready());
         }
         frame

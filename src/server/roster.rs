@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -162,6 +162,15 @@ impl Activity {
             self.wish.set(wish);
         }
         self.wake();
+    }
+
+    /// Resolves when the connection has to make room for others. For the time before its driver runs.
+    pub(super) async fn must_make_room(&self) {
+        std::future::poll_fn(|cx| {
+            self.driven_by(cx);
+            if self.wish.get() == Wish::MakeRoom { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     /// Has the connection looked after.

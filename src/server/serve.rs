@@ -31,7 +31,15 @@ pub(super) async fn serve<H: Handler>(
     (activity, place): (Rc<Activity>, Place),
 ) {
     // Boxed, like HTTP/2 below: the task of an idle connection would keep room for it.
-    let shaken = Box::pin(shake(stream, peer, &port, worker.limits.handshake_timeout)).await;
+    let shaken = Box::pin(async {
+        tokio::select! {
+            biased;
+            shaken = shake(stream, peer, &port, worker.limits.handshake_timeout) => shaken,
+            // A crowd that says nothing would keep everybody else out for as long as a handshake may take.
+            () = activity.must_make_room() => Err(HandshakeError::Silent),
+        }
+    })
+    .await;
     let shaken = match shaken {
         Ok(shaken) => shaken,
         Err(HandshakeError::Silent) => return,
@@ -41,7 +49,8 @@ pub(super) async fn serve<H: Handler>(
         }
     };
     activity.touch();
-    let Shaken { stream, client, protocol, sni, is_misdirected } = shaken;
+    let Shaken { mut stream, client, protocol, sni, is_misdirected } = shaken;
+    stream.limit_unsent(unsent(worker.open_connections()));
     let (wire, interim) = (Arc::new(Wire::default()), Arc::new(Interim::default()));
     let is_tls = stream.is_tls();
     let bounds = bounds(&worker.limits, is_tls);
@@ -80,7 +89,7 @@ pub(super) async fn serve<H: Handler>(
         }
         Protocol::Http2 => {
             let streams = StreamExecutor::new(worker.limits.body_idle_timeout);
-            let builder = http2(&worker.limits, streams.clone());
+            let builder = http2(&worker.limits, streams.clone(), upload_window(worker.open_connections()));
             let calls = Calls { handler, connection, bounds, streams: Some(streams) };
             driver.run(Box::pin(builder.serve_connection(TokioIo::new(front), calls)).as_mut()).await;
         }
@@ -105,20 +114,32 @@ fn header_list_bytes(limits: &Limits) -> u32 {
 }
 
 /// HTTP/2 as hyper is to speak it.
-fn http2(limits: &Limits, streams: StreamExecutor) -> http2::Builder<StreamExecutor> {
+fn http2(limits: &Limits, streams: StreamExecutor, window: u32) -> http2::Builder<StreamExecutor> {
     let mut builder = http2::Builder::new(streams);
     builder
         .timer(TokioTimer::new())
         .enable_connect_protocol()
         .max_concurrent_streams(limits.h2_streams)
         .max_header_list_size(header_list_bytes(limits))
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(window / 2)
+        .initial_connection_window_size(window)
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_local_error_reset_streams(MOST_LOCAL_RESETS)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_TIMEOUT);
     builder
+}
+
+/// Bytes that TLS may have encrypted for a new connection and that its client has not taken.
+fn unsent(open_connections: usize) -> usize {
+    (UNSENT / open_connections.max(1)).clamp(LEAST_UNSENT, MOST_UNSENT)
+}
+
+/// Bytes of all uploads of a new connection that its client may be ahead of the application; each of them has half of
+/// it. The more connections there are, the less, so that all of them together stay within bounds.
+fn upload_window(open_connections: usize) -> u32 {
+    let share = UPLOADS_AHEAD / open_connections.max(1);
+    u32::try_from(share).unwrap_or(MOST_AHEAD).clamp(LEAST_AHEAD, MOST_AHEAD)
 }
 
 fn bounds(limits: &Limits, is_tls: bool) -> Bounds {
@@ -144,10 +165,19 @@ const BUFFER_BYTES: usize = 128 * 1024;
 /// The fields that hyper makes room for without being told.
 const HYPER_FIELDS: usize = 100;
 
-/// Bytes of one upload, and of all uploads of a connection, that a client may be ahead of the application.
-const STREAM_WINDOW: u32 = 512 * 1024;
-/// See [`STREAM_WINDOW`].
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What may be encrypted and unsent over all connections, as long as each has [`LEAST_UNSENT`].
+const UNSENT: usize = 32 * 1024 * 1024;
+/// The most for one: what rustls takes by itself.
+const MOST_UNSENT: usize = 64 * 1024;
+/// The least: one record of TLS.
+const LEAST_UNSENT: usize = 16 * 1024;
+
+/// What uploads of HTTP/2 may be ahead of the application over all connections, as long as each has [`LEAST_AHEAD`].
+const UPLOADS_AHEAD: usize = 32 * 1024 * 1024;
+/// The largest window of a connection.
+const MOST_AHEAD: u32 = 1024 * 1024;
+/// The smallest: what RFC 9113 section 6.9.2 begins with.
+const LEAST_AHEAD: u32 = 64 * 1024;
 
 /// Bytes of one download that the application may be ahead of the client.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;

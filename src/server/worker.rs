@@ -135,6 +135,11 @@ impl<H: Handler> Worker<H> {
         tokio::task::spawn_local(serve(self.clone(), port.clone(), accepted, (activity, place)));
     }
 
+    /// Connections of this worker and, since they are spread evenly, about as many of each other one.
+    pub(super) fn open_connections(&self) -> usize {
+        self.roster.len() * self.limits.workers.max(1)
+    }
+
     /// Tells an event, unless one was told a moment ago: clients must not be able to flood the log.
     pub(super) fn report(&self, event: impl FnOnce() -> Event) {
         let now = Instant::now();

@@ -1,7 +1,7 @@
 //! The one body type: of the requests that we forward, the answers that we pass on, and the pages that
 //! we make ourselves.
 //!
-//! Owns the deadlines of a streamed body, the count of its bytes, and the rule that a body cut short is an error and
+//! Owns the deadlines of a streamed body, the count of its bytes, how far it may be ahead of its reader, and the rule that a body cut short is an error and
 //! never a clean end, unless its reader knows better. May not know where a body comes from beyond hyper, nor who
 //! counts.
 
@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::deadline::Deadline;
 use super::lifeline::Lifeline;
 use super::trailers::without_forbidden;
+use super::transit::Transit;
 
 /// A message body. Not `Send`: it lives and dies on the worker that made it.
 #[derive(Debug, Default)]
@@ -43,6 +44,17 @@ impl Body {
             Body::Empty => report_whole(&*observer, flow, 0),
         }
         self
+    }
+}
+
+impl Body {
+    /// Whether nothing is asked of the peer now, because what came before has not been taken: it is the reader who is
+    /// slow, and not the peer.
+    pub fn is_held(&self) -> bool {
+        match self {
+            Body::Peer(peer) => peer.transit.as_ref().is_some_and(Transit::is_over),
+            Body::Empty | Body::Full(_) => false,
+        }
     }
 }
 
@@ -126,6 +138,8 @@ pub struct PeerBody {
     deadline: Deadline,
     observer: Option<(Flow, Rc<dyn Observer>)>,
     farewell: Farewell,
+    /// Made for the first of several pieces: most bodies have one.
+    transit: Option<Transit>,
     over: bool,
 }
 
@@ -148,6 +162,7 @@ impl PeerBody {
             deadline: Deadline::default(),
             observer: None,
             farewell: Farewell::default(),
+            transit: None,
             over: false,
         }
     }
@@ -176,6 +191,13 @@ impl PeerBody {
         if self.deadline.is_cut() && !self.incoming.is_end_stream() {
             return Poll::Ready(self.part());
         }
+        if self.transit.as_ref().is_some_and(|transit| transit.must_wait(cx)) {
+            return match self.deadline.poll_held(cx) {
+                Poll::Ready(BodyError::SessionEnded) => Poll::Ready(self.part()),
+                Poll::Ready(missed) => Poll::Ready(Some(Err(missed))),
+                Poll::Pending => Poll::Pending,
+            };
+        }
         let frame = match self.poll_incoming(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => match self.deadline.poll(cx) {
@@ -193,8 +215,12 @@ impl PeerBody {
                 // Whoever writes trailers need not ask for what comes after them.
                 if frame.is_trailers() || self.incoming.is_end_stream() {
                     self.finish(End::Complete);
+                    if self.transit.is_none() {
+                        return Poll::Ready(Some(Ok(without_forbidden(frame))));
+                    }
                 }
-                Some(Ok(without_forbidden(frame)))
+                let transit = self.transit.get_or_insert_default();
+                Some(Ok(without_forbidden(frame.map_data(|bytes| transit.carry(bytes)))))
             }
             Some(Err(error)) => {
                 self.carrier = None;

@@ -66,6 +66,14 @@ impl Deadline {
         }
     }
 
+    /// The same while the next bytes are not asked for, because those before have not been taken: that is nobody's
+    /// silence, and only the end of the session counts.
+    pub(super) fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        self.since = None;
+        self.armed = false;
+        self.poll(cx)
+    }
+
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let since = *self.since.get_or_insert_with(Instant::now);
         let listening = (self.lifeline.is_some() && self.cut.is_none()).then(|| since + LISTEN_AFTER);

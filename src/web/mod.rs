@@ -20,6 +20,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 pub mod trailers;
+pub mod transit;
 pub mod trust;
 
 pub use body::Body;

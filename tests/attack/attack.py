@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Attacks the proxy with generated targets, return URLs and HTTP/1 payloads, and compares how real servers read them.
+"""Attacks the proxy with generated targets, return URLs and HTTP/1 payloads, and compares how real servers read them;
+then with floods and stalls, and measures what they cost.
 
-    tests/attack/attack.py [--whole] [--seed N] [paths] [returns] [framing]
+    tests/attack/attack.py [--whole] [--seed N] [paths] [returns] [framing] [floods]
 
 With a fixed, smaller budget unless `--whole` is given. Wants `cargo build --examples` and what tests/tools.sh installs;
 nginx and Apache are installed here. Prints a table; exit status 0 if every row is as it must be, else 1.
@@ -20,6 +21,7 @@ BUDGETS = {
     "paths": ({"count": 20_000, "sample": 400}, {"count": 1_000_000, "sample": 5_000}),
     "returns": ({"count": 5_000, "logins": 20, "pages": 5}, {"count": 10_000, "logins": 200, "pages": 50}),
     "framing": ({"count": 300}, {"count": 2_000}),
+    "floods": ({"whole": False}, {"whole": True}),
 }
 
 

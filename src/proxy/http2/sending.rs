@@ -176,7 +176,8 @@ impl Pump {
     fn remember(&mut self, data: &Bytes) {
         let Some(taken) = &mut self.taken else { return };
         taken.length += data.len();
-        taken.bytes.push_back(data.clone());
+        // A copy: a body whose pieces are kept could have to wait for them to go.
+        taken.bytes.push_back(Bytes::copy_from_slice(data));
         if taken.length > MAX_TAKEN_BYTES || taken.bytes.len() > MAX_TAKEN_PIECES {
             self.taken = None;
         }

@@ -92,6 +92,29 @@ fn a_slow_upload_does_not_run_into_the_response_timeout() {
     });
 }
 
+/// DOS-02: where a body gets one piece at a time because much is held, it is still known who is late.
+#[test]
+fn an_upload_that_nobody_takes_ends_however_much_is_held() {
+    worker(async {
+        let address = application(|_, mut stream| async move {
+            read_head(&mut stream).await;
+            std::future::pending().await
+        })
+        .await;
+        let front = front(Protocol::Http1, forwarder_with(&hasty(tcp(address)))).await;
+        let much = crate::web::transit::pressure();
+        let (mut reader, mut writer) = front.connect().await.into_split();
+        tokio::task::spawn_local(async move {
+            let _ = writer.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999\r\n\r\n").await;
+            while writer.write_all(&[b'x'; 65_536]).await.is_ok() {}
+        });
+        let mut status = [0; 12];
+        reader.read_exact(&mut status).await.unwrap();
+        assert_eq!(&status, b"HTTP/1.1 504");
+        drop(much);
+    });
+}
+
 #[test]
 fn a_client_that_breaks_off_does_not_complete_its_request() {
     worker(async {

@@ -117,6 +117,22 @@ async fn over_the_limit_connections_wait_and_idle_ones_make_room() {
     read_until(&mut busy, "released").await;
 }
 
+/// DOS-03: whoever is let in and does not go on makes room, long before the time for a handshake is over.
+#[tokio::test]
+async fn over_the_limit_stalled_handshakes_make_room() {
+    let patience = Duration::from_secs(600);
+    let server = Server::start(Limits { connections: 2, handshake_timeout: patience, ..limits() }).await;
+    let mut silent = TcpStream::connect(server.tls).await.unwrap();
+    let mut stalled = TcpStream::connect(server.tls).await.unwrap();
+    stalled.write_all(b"\x16\x03\x01").await.unwrap();
+    let mut third = within(server.connect(b"http/1.1")).await;
+    third.write_all(GET.as_bytes()).await.unwrap();
+    read_until(&mut third, "ok").await;
+    for stream in [&mut silent, &mut stalled] {
+        assert_eq!(within(stream.read(&mut [0; 1])).await.unwrap_or(0), 0);
+    }
+}
+
 #[tokio::test]
 async fn a_client_hello_byte_by_byte_is_read() {
     let server = Server::start(limits()).await;
