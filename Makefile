@@ -4,9 +4,19 @@
 CARGO ?= cargo
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: test tools format lint docs unit deploy e2e differential guard fuzz apps attack conformance bench bench-full bench-idle clean
+# What the steps of a run print is kept for the catalogue, under the name of the run: no step of another one counts.
+export RESULTS ?= $(CURDIR)/target/results
+export RUN ?= $(shell date +%s%N)
+RECORD := $(CURDIR)/tests/catalogue/record.sh
 
-test: tools format lint docs unit deploy e2e differential guard
+.PHONY: test steps tools format lint docs unit deploy e2e differential guard fuzz apps attack conformance bench \
+  bench-full bench-idle clean
+
+# Then, also after a failure: every row of tests/catalogue/rows.toml, and whether the tests that hold it passed.
+test:
+	@status=0; $(MAKE) steps || status=$$?; tests/catalogue/catalogue.py || status=1; exit $$status
+
+steps: tools format lint docs unit deploy e2e differential guard
 
 tools:
 	tests/tools.sh
@@ -21,22 +31,24 @@ docs:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items
 
 unit:
-	$(CARGO) test
+	$(RECORD) unit $(CARGO) test
 
 deploy: unit
-	tests/deploy/check.py
+	$(RECORD) deploy tests/deploy/check.py
 
 e2e: unit
-	cd tests/e2e && npm test
+	cd tests/e2e && $(RECORD) e2e npm test -- \
+	  --test-reporter=spec --test-reporter-destination=stdout \
+	  --test-reporter=../catalogue/reporter.mjs --test-reporter-destination=$(RESULTS)/e2e.tests
 
 # Generated targets, return URLs and HTTP/1 payloads, and what nginx, Apache, Node, Python and Chromium make of them.
 differential: unit
-	tests/attack/attack.py
+	$(RECORD) differential tests/attack/attack.py
 
 # The same with whole budgets: a million targets. Some minutes.
 attack: tools
 	$(CARGO) build --bin portcullis --example judge
-	tests/attack/attack.py --whole
+	$(RECORD) attack tests/attack/attack.py --whole
 
 # Every fuzz target for FUZZ_SECONDS (60), one after the other; `make unit` has the seeds of all. See fuzz/README.md.
 fuzz:
