@@ -9,14 +9,16 @@ export RESULTS ?= $(CURDIR)/target/results
 export RUN ?= $(shell date +%s%N)
 RECORD := $(CURDIR)/tests/catalogue/record.sh
 
-.PHONY: test steps tools format lint docs unit deploy e2e differential guard fuzz apps attack conformance bench \
+DENY := cargo-deny@0.20.2
+
+.PHONY: test steps tools format lint docs deny unit deploy tls e2e differential guard fuzz apps attack conformance bench \
   bench-full bench-idle clean
 
 # Then, also after a failure: every row of tests/catalogue/rows.toml, and whether the tests that hold it passed.
 test:
 	@status=0; $(MAKE) steps || status=$$?; tests/catalogue/catalogue.py || status=1; exit $$status
 
-steps: tools format lint docs unit deploy e2e differential guard
+steps: tools format lint docs deny unit deploy tls e2e differential guard
 
 tools:
 	tests/tools.sh
@@ -30,11 +32,30 @@ lint:
 docs:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items
 
+# Crates, licences and sources. The advisories want a database from elsewhere: `make advisories` fetches it.
+deny: .tools/deny/$(DENY)
+	$(RECORD) deny .tools/deny/bin/cargo-deny --all-features --locked check bans licenses sources
+	$(RECORD) deny-fuzz .tools/deny/bin/cargo-deny --manifest-path fuzz/Cargo.toml --config deny.toml --locked \
+	  check bans licenses sources
+
+advisories: .tools/deny/$(DENY)
+	.tools/deny/bin/cargo-deny --locked check advisories
+
+# A tool is compiled once, without optimisation: under a minute, and quick enough for what it does.
+.tools/deny/$(DENY):
+	rm -rf $(@D)
+	CARGO_PROFILE_DEV_DEBUG=0 $(CARGO) install --locked --debug --quiet --no-default-features --root $(@D) $(DENY)
+	touch $@
+
 unit:
 	$(RECORD) unit $(CARGO) test
 
 deploy: unit
 	$(RECORD) deploy tests/deploy/check.py
+
+# What testssl.sh and sslyze find: nothing.
+tls: unit
+	$(RECORD) tls tests/tls/scan.py
 
 e2e: unit
 	cd tests/e2e && $(RECORD) e2e npm test -- \
