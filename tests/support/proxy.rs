@@ -246,6 +246,8 @@ impl Process {
             .env("STATE_DIRECTORY", state)
             .env("XDG_STATE_HOME", state)
             .env("HOME", state)
+            // Where a build that measures coverage writes what it counted.
+            .envs(std::env::var_os("LLVM_PROFILE_FILE").map(|pattern| ("LLVM_PROFILE_FILE", pattern)))
             .envs(environment.iter().copied())
             .current_dir(state)
             .stdin(Stdio::null())
