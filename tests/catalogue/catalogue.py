@@ -4,7 +4,8 @@
     make test            # the steps of the tests, each kept by record.sh, and this at the end
 
 Reads what record.sh kept in $RESULTS of the run $RUN, and nothing of any other run. A row passes if it names at least
-one test, each of them exists and has run, and all of them passed. Exit status: 0 if every row passes, else 1.
+one test, each of them exists and has run, and all of them passed. The same of the tests and rows that docs/security.md
+names. Exit status: 0 if everything passes, else 1.
 
 How tests are named in the list:
 
@@ -23,6 +24,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROWS = HERE / "rows.toml"
+PROMISES = HERE.parents[1] / "docs" / "security.md"
 # How the programs that print their own tables say what became of a check.
 OUTCOMES = {"ok": "pass", "pass": "pass", "FAIL": "FAIL", "FAILED": "FAIL"}
 WIDTH = 120
@@ -93,6 +95,14 @@ def judge(row, said, run):
     return ("MISSING" if wrong or not tests else "pass"), tests, wrong
 
 
+def promises(rows):
+    """What docs/security.md names as holding its promises: tests, and rows of the list."""
+    text = PROMISES.read_text()
+    tests = re.findall(r"`([a-z]\w*(?:::\w+)+)`", text)
+    named = re.findall(r"\b[A-Z][A-Z0-9]+-\d\d\b", text)
+    return list(dict.fromkeys(tests)), [row for row in dict.fromkeys(named) if row not in rows]
+
+
 def shown(tests):
     text = ", ".join(tests)
     return text if len(text) <= WIDTH else f"{text[:WIDTH - 1]}…"
@@ -100,6 +110,8 @@ def shown(tests):
 
 def main():
     rows = tomllib.loads(ROWS.read_text())
+    tests, unknown = promises(rows)
+    rows["docs/security.md"] = {"tests": [*tests, *(f"row {row}" for row in unknown)]}
     run = Run(Path(os.environ.get("RESULTS", "target/results")), os.environ.get("RUN", ""))
     outcomes, column = [], max(map(len, rows))
     print(f"{'row':<{column}}  {'outcome':<7}  tests")
