@@ -5,14 +5,21 @@ CARGO ?= cargo
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 # What the steps of a run print is kept for the catalogue, under the name of the run: no step of another one counts.
-export RESULTS ?= $(CURDIR)/target/results
-export RUN ?= $(shell date +%s%N)
+export RESULTS := $(or $(RESULTS),$(CURDIR)/target/results)
+export RUN := $(or $(RUN),$(shell date +%s%N))
 RECORD := $(CURDIR)/tests/catalogue/record.sh
 
+# Each is compiled once, without optimisation: about a minute, and quick enough for what it does.
 DENY := cargo-deny@0.20.2
+LLVM_COV := cargo-llvm-cov@0.9.1
+MUTANTS := cargo-mutants@27.1.0
 
-.PHONY: test steps tools format lint docs deny unit deploy tls e2e differential guard fuzz apps attack conformance bench \
-  bench-full bench-idle clean
+.tools/cargo/%:
+	CARGO_PROFILE_DEV_DEBUG=0 $(CARGO) install --locked --debug --quiet --no-default-features --root $(@D) $*
+	touch $@
+
+.PHONY: test steps tools format lint docs deny unit deploy tls e2e differential guard fuzz apps attack \
+  advisories coverage mutants conformance bench bench-full bench-idle clean
 
 # Then, also after a failure: every row of tests/catalogue/rows.toml, and whether the tests that hold it passed.
 test:
@@ -33,19 +40,13 @@ docs:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items
 
 # Crates, licences and sources. The advisories want a database from elsewhere: `make advisories` fetches it.
-deny: .tools/deny/$(DENY)
-	$(RECORD) deny .tools/deny/bin/cargo-deny --all-features --locked check bans licenses sources
-	$(RECORD) deny-fuzz .tools/deny/bin/cargo-deny --manifest-path fuzz/Cargo.toml --config deny.toml --locked \
+deny: .tools/cargo/$(DENY)
+	$(RECORD) deny .tools/cargo/bin/cargo-deny --all-features --locked check bans licenses sources
+	$(RECORD) deny-fuzz .tools/cargo/bin/cargo-deny --manifest-path fuzz/Cargo.toml --config deny.toml --locked \
 	  check sources
 
-advisories: .tools/deny/$(DENY)
-	.tools/deny/bin/cargo-deny --locked check advisories
-
-# A tool is compiled once, without optimisation: under a minute, and quick enough for what it does.
-.tools/deny/$(DENY):
-	rm -rf $(@D)
-	CARGO_PROFILE_DEV_DEBUG=0 $(CARGO) install --locked --debug --quiet --no-default-features --root $(@D) $(DENY)
-	touch $@
+advisories: .tools/cargo/$(DENY)
+	.tools/cargo/bin/cargo-deny --locked check advisories
 
 unit:
 	$(RECORD) unit $(CARGO) test
@@ -70,6 +71,14 @@ differential: unit
 attack: tools
 	$(CARGO) build --bin portcullis --example judge
 	$(RECORD) attack tests/attack/attack.py --whole
+
+# Lines of the modules that decide who is let through, and those that no test reaches. Some ten minutes.
+coverage: tools .tools/cargo/$(LLVM_COV)
+	rustup component add llvm-tools
+	mkdir -p target/coverage
+	.tools/cargo/bin/cargo-llvm-cov llvm-cov --no-cfg-coverage --lib --bins --test it \
+	  --lcov --output-path target/coverage/lcov.info
+	tests/coverage.py target/coverage/lcov.info
 
 # Every fuzz target for FUZZ_SECONDS (60), one after the other; `make unit` has the seeds of all. See fuzz/README.md.
 fuzz:

@@ -249,7 +249,8 @@ impl Browser {
     }
 }
 
-/// What an answer shows to who sees it or its headers: all but where it sends the browser, and the cookies.
+/// What an answer shows to who sees it or its headers: all but where it sends the browser, and the cookies. A script
+/// is sent on by the body.
 fn shown(answer: &Answer) -> String {
     let mut text = String::new();
     for (name, value) in &answer.headers {
@@ -257,7 +258,11 @@ fn shown(answer: &Answer) -> String {
             text.push_str(&format!("{name}: {}\n", String::from_utf8_lossy(value.as_bytes())));
         }
     }
-    text + &answer.text()
+    let body: Option<Value> = serde_json::from_slice(&answer.body).ok();
+    if body.is_none_or(|body| !body["logout"].is_string()) {
+        text.push_str(&answer.text());
+    }
+    text
 }
 
 /// The whole answer of a request, and the end of its connection: nothing of it is left that could keep the proxy
