@@ -12,7 +12,7 @@ RECORD := $(CURDIR)/tests/catalogue/record.sh
 # Each is compiled once, without optimisation: about a minute, and quick enough for what it does.
 DENY := cargo-deny@0.20.2
 LLVM_COV := cargo-llvm-cov@0.9.1
-MUTANTS := cargo-mutants@27.1.0
+CARGO_MUTANTS := cargo-mutants@27.1.0
 
 .tools/cargo/%:
 	CARGO_PROFILE_DEV_DEBUG=0 $(CARGO) install --locked --debug --quiet --no-default-features --root $(@D) $*
@@ -79,6 +79,11 @@ coverage: tools .tools/cargo/$(LLVM_COV)
 	.tools/cargo/bin/cargo-llvm-cov llvm-cov --no-cfg-coverage --lib --bins --test it \
 	  --lcov --output-path target/coverage/lcov.info
 	tests/coverage.py target/coverage/lcov.info
+
+# Changes of these modules, one at a time, and whether the tests notice; all of them take many hours. A sample:
+# make mutants MUTANTS="--shard 0/20 policy path". See tests/mutants.md.
+mutants: tools .tools/cargo/$(CARGO_MUTANTS)
+	tests/mutants.py $(MUTANTS)
 
 # Every fuzz target for FUZZ_SECONDS (60), one after the other; `make unit` has the seeds of all. See fuzz/README.md.
 fuzz:

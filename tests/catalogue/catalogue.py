@@ -81,7 +81,7 @@ class Run:
 
 def holders(row, said, run):
     """The tests of a row: those that the list names, and every other that is named after the row."""
-    own = [test for test in run.tests if re.search(rf"^attack/\w+: {re.escape(row)}\b[^:]*$", test)]
+    own = [test for test in run.tests if re.match(rf"attack/\w+: (?:[A-Z0-9]+-\d+ )*{re.escape(row)}\b[^:]*$", test)]
     return list(dict.fromkeys([*said["tests"], *own]))
 
 
