@@ -3,8 +3,9 @@
 
     tests/coverage.py LCOV_FILE
 
-Counts the lines of the product: not those of tests, neither in files of their own nor at the end of others. Prints a table
-of modules and the lines of each file that no test reaches. Exit status: 0 if every module has at least LEAST per cent.
+Counts the lines of the product: not those of tests, neither in files of their own nor at the end of others. Prints a
+table of modules and the lines of each file that no test reaches. Exit status: 0 if every module has at least LEAST per
+cent.
 """
 
 import re

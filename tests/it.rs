@@ -20,6 +20,7 @@ mod it {
     mod claims;
     mod commands;
     mod config_errors;
+    mod expiry;
     mod forwarding;
     mod framing;
     mod grpc;

@@ -4,9 +4,8 @@
     tests/mutants.py [--shard K/N] [policy] [path] [front] [session] [redis] [oidc]
 
 Each mutant is one change of one function, compiled and put before the tests of its group. `--shard` takes every N-th of
-the mutants, from the K-th on: all of them take many hours. Prints how many of each group were noticed, and writes those that were
-not into target/mutants/GROUP; why some may stay is in tests/mutants.md. Exit status: 0 if at least LEAST per cent of each
-group were noticed.
+the mutants, from the K-th on: all of them take many hours. Prints how many of each group were noticed, and those that
+were not; why some may stay is in tests/mutants.md. Exit status: 0 if at least LEAST per cent of each group were noticed.
 """
 
 import argparse
@@ -75,7 +74,8 @@ def main():
         share = 100 * noticed / (noticed + len(missed)) if noticed else 0
         passed = share >= LEAST
         fine = fine and passed
-        print(f"{'pass' if passed else 'FAIL'}  {group}: {noticed} of {noticed + len(missed)} noticed, {share:.1f} %; {unviable} did not compile", flush=True)
+        counts = f"{noticed} of {noticed + len(missed)} noticed, {share:.1f} %; {unviable} did not compile"
+        print(f"{'pass' if passed else 'FAIL'}  {group}: {counts}", flush=True)
         for mutant in missed:
             print(f"    {mutant}", flush=True)
     return 0 if fine else 1

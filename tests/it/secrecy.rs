@@ -1,5 +1,6 @@
-//! OPS-03: no token, code, secret, key or cookie in any log, page, metric or error. Every stage of these tests is looked
-//! through when it ends; here the provider does its best to get its secrets shown, and so does a careless client.
+//! OPS-03: no token, code, secret, key or cookie in any log, page, metric or error. Every stage of these tests is
+//! looked through when it ends; here the provider does its best to get its secrets shown, and so does a careless
+//! client.
 
 use serde_json::{Value, json};
 

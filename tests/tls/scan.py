@@ -97,7 +97,12 @@ def free_ports(count):
 
 def run(*command):
     result = subprocess.run(
-        [str(part) for part in command], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SCAN_SECONDS, check=False
+        [str(part) for part in command],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=SCAN_SECONDS,
+        check=False,
     )
     return result.returncode, result.stdout + result.stderr
 
@@ -146,7 +151,8 @@ def serve(binary, folder):
     file.write_text(CONFIGURATION.format(port=port, admin=admin, closed=closed))
     environment = {**os.environ, "STATE_DIRECTORY": str(folder / "state")}
     with (folder / "output").open("wb") as output:
-        process = subprocess.Popen([binary, "run", "-c", file], stdout=output, stderr=subprocess.STDOUT, env=environment)
+        command = [binary, "run", "-c", file]
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
