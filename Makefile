@@ -4,9 +4,28 @@
 CARGO ?= cargo
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: test tools format lint docs unit deploy e2e differential guard fuzz apps attack conformance bench bench-full bench-idle clean
+# What the steps of a run print is kept for the catalogue, under the name of the run: no step of another one counts.
+export RESULTS := $(or $(RESULTS),$(CURDIR)/target/results)
+export RUN := $(or $(RUN),$(shell date +%s%N))
+RECORD := $(CURDIR)/tests/catalogue/record.sh
 
-test: tools format lint docs unit deploy e2e differential guard
+# Each is compiled once, without optimisation: about a minute, and quick enough for what it does.
+DENY := cargo-deny@0.20.2
+LLVM_COV := cargo-llvm-cov@0.9.1
+CARGO_MUTANTS := cargo-mutants@27.1.0
+
+.tools/cargo/%:
+	CARGO_PROFILE_DEV_DEBUG=0 $(CARGO) install --locked --debug --quiet --no-default-features --root $(@D) $*
+	touch $@
+
+.PHONY: test steps tools format lint docs deny unit deploy tls e2e differential guard fuzz apps attack \
+  advisories coverage mutants conformance bench bench-full bench-idle clean
+
+# Then, also after a failure: every row of tests/catalogue/rows.toml, and whether the tests that hold it passed.
+test:
+	@status=0; $(MAKE) steps || status=$$?; tests/catalogue/catalogue.py || status=1; exit $$status
+
+steps: tools format lint docs deny unit deploy tls e2e differential guard
 
 tools:
 	tests/tools.sh
@@ -20,24 +39,52 @@ lint:
 docs:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items
 
+# Crates, licences and sources. The advisories want a database from elsewhere: `make advisories` fetches it.
+deny: .tools/cargo/$(DENY)
+	$(RECORD) deny .tools/cargo/bin/cargo-deny --all-features --locked check bans licenses sources
+	$(RECORD) deny-fuzz .tools/cargo/bin/cargo-deny --manifest-path fuzz/Cargo.toml --config deny.toml --locked \
+	  check sources
+
+advisories: .tools/cargo/$(DENY)
+	.tools/cargo/bin/cargo-deny --locked check advisories
+
 unit:
-	$(CARGO) test
+	$(RECORD) unit $(CARGO) test
 
 deploy: unit
-	tests/deploy/check.py
+	$(RECORD) deploy tests/deploy/check.py
+
+# What testssl.sh and sslyze find: nothing.
+tls: unit
+	$(RECORD) tls tests/tls/scan.py
 
 e2e: unit
-	cd tests/e2e && npm test
+	cd tests/e2e && $(RECORD) e2e npm test -- \
+	  --test-reporter=spec --test-reporter-destination=stdout \
+	  --test-reporter=../catalogue/reporter.mjs --test-reporter-destination=$(RESULTS)/e2e.tests
 
 # Generated targets, return URLs and HTTP/1 payloads, and what nginx, Apache, Node, Python and Chromium make of them.
 # Then floods and stalls, and what they cost: memory, processor time, and the time of others.
 differential: unit
-	tests/attack/attack.py
+	$(RECORD) differential tests/attack/attack.py
 
 # The same with whole budgets: a million targets, floods of 100,000. Some minutes.
 attack: tools
 	$(CARGO) build --bin portcullis --example judge --example flood
-	tests/attack/attack.py --whole
+	$(RECORD) attack tests/attack/attack.py --whole
+
+# Lines of the modules that decide who is let through, and those that no test reaches. Some ten minutes.
+coverage: tools .tools/cargo/$(LLVM_COV)
+	rustup component add llvm-tools
+	mkdir -p target/coverage
+	.tools/cargo/bin/cargo-llvm-cov llvm-cov --no-cfg-coverage --lib --bins --test it \
+	  --lcov --output-path target/coverage/lcov.info
+	tests/coverage.py target/coverage/lcov.info
+
+# Changes of these modules, one at a time, and whether the tests notice; all of them take many hours. A sample:
+# make mutants MUTANTS="--shard 0/20 policy path". See tests/mutants.md.
+mutants: tools .tools/cargo/$(CARGO_MUTANTS)
+	tests/mutants.py $(MUTANTS)
 
 # Every fuzz target for FUZZ_SECONDS (60), one after the other; `make unit` has the seeds of all. See fuzz/README.md.
 fuzz:

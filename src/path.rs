@@ -358,7 +358,7 @@ mod tests {
     #[test]
     fn a_query_is_not_shown() {
         let path = NormalPath::parse("/a?token=secret", &STRICT).unwrap();
-        assert!(!format!("{path:?}").contains("secret"));
+        assert_eq!(format!("{path:?}"), "/a");
         assert_eq!(path.query(), Some("token=secret"));
         assert_eq!(path.segments().collect::<Vec<_>>(), ["a"]);
     }

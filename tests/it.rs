@@ -17,8 +17,10 @@ mod it {
     mod admin;
     mod architecture;
     mod balancer;
+    mod claims;
     mod commands;
     mod config_errors;
+    mod expiry;
     mod forwarding;
     mod framing;
     mod grpc;
@@ -28,11 +30,14 @@ mod it {
     mod limits;
     mod login;
     mod logout;
+    mod malformed_http2;
     mod matrix;
     mod memory;
     mod original;
     mod outcomes;
+    mod own_answers;
     mod paths;
+    mod provider_tls;
     mod refresh;
     mod reload;
     mod replicas;
@@ -41,6 +46,7 @@ mod it {
     mod rp_basic;
     mod rp_config;
     mod rp_tokens;
+    mod secrecy;
     mod session;
     mod shutdown;
     mod streams;

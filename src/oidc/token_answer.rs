@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use crate::secret::Secret;
 
-use super::error::shown_name;
+use super::error::shown_code;
 
 /// An error answer of the token endpoint (RFC 6749 section 5.2), cut down to its code.
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -26,7 +26,7 @@ pub(super) struct TokenRefusal {
 
 impl From<Map<String, Value>> for TokenRefusal {
     fn from(answer: Map<String, Value>) -> Self {
-        Self { error: shown_name(answer.get("error").and_then(Value::as_str).unwrap_or_default()) }
+        Self { error: shown_code(answer.get("error").and_then(Value::as_str).unwrap_or_default()) }
     }
 }
 

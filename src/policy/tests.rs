@@ -1,3 +1,5 @@
+mod words;
+
 use http::Method;
 use proptest::prelude::*;
 

@@ -370,10 +370,21 @@ fn only_named_claims_are_kept_and_new_names_are_noticed() {
 #[test]
 fn debug_and_errors_show_nobody_s_data() {
     let service = service();
-    let session = alice();
+    let grant = Grant {
+        refresh_token: crate::secret::Secret::new("refresh-token".to_owned()),
+        nonce: "the-nonce".to_owned(),
+        received_at: START,
+        expires_at: START,
+        from_user_info: BTreeSet::from(["claim-of-user-info".to_owned()]),
+    };
+    let session = Session { grant: Some(grant.clone()), ..alice() };
     let value = service.value(&session);
-    let shown = format!("{:?} {:?} {:?}", session, service.sessions, service.ring.load());
-    for hidden in ["alice", "acme", "staff", "idp-session", &value, &STANDARD.encode([1; 32])] {
+    let shown = format!("{session:?} {grant:?} {:?} {:?}", service.sessions, service.ring.load());
+    let of_the_grant = ["refresh-token", "the-nonce", "claim-of-user-info"];
+    for hidden in ["alice", "acme", "staff", "idp-session", &value, &STANDARD.encode([1; 32])]
+        .into_iter()
+        .chain(of_the_grant)
+    {
         assert!(!shown.contains(hidden), "{hidden}");
     }
 }

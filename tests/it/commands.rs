@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::support::client::{Browser, NAVIGATION};
 use crate::support::idp::{Algorithm, Behaviour, Idp};
 use crate::support::ports::free_port;
-use crate::support::proxy::{Proxy, Secrets, portcullis};
+use crate::support::proxy::{Proxy, portcullis};
+use crate::support::secrets::Secrets;
 use crate::support::stage::Stage;
 
 fn state() -> Arc<tempfile::TempDir> {

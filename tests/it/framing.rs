@@ -7,11 +7,16 @@ use crate::support::stage::{HOST, Stage};
 /// Sends bytes on a connection of their own, and counts what reached the app. Every request that did must be one
 /// that the rules allow: `/public/...`.
 async fn attack(stage: &Stage, what: &str, bytes: &[u8]) -> (Option<u16>, usize) {
+    let (status, _, requests) = attack_and_keep(stage, what, bytes).await;
+    (status, requests)
+}
+
+/// The same, with the connection as it is after the first answer.
+async fn attack_and_keep(stage: &Stage, what: &str, bytes: &[u8]) -> (Option<u16>, Raw, usize) {
     let before = stage.app.count();
     let mut raw = Raw::connect(stage.port, HOST).await;
     raw.send(bytes).await;
     let status = raw.answer().await.map(|answer| answer.status);
-    drop(raw);
     let canary = stage.browser().send("GET", &stage.url("/public/canary"), &FETCH, b"").await;
     assert_eq!(canary.json()["target"], "/public/canary", "{what}");
     let received = stage.app.received().split_off(before);
@@ -19,15 +24,16 @@ async fn attack(stage: &Stage, what: &str, bytes: &[u8]) -> (Option<u16>, usize)
         assert!(request.target().starts_with("/public/"), "{what}: {}", request.text());
         assert!(!request.text().contains("smuggled"), "{what}: {}", request.text());
     }
-    (status, received.len() - 1)
+    (status, raw, received.len() - 1)
 }
 
-/// Each is refused with one of these, and nothing of it reaches the app.
+/// Each is refused with one of these, the connection ends with that, and nothing of it reaches the app.
 async fn all_refused(statuses: &[u16], cases: &[(&str, String)]) {
     let stage = Stage::usual().await;
     for (what, request) in cases {
-        let (status, requests) = attack(&stage, what, request.as_bytes()).await;
+        let (status, mut raw, requests) = attack_and_keep(&stage, what, request.as_bytes()).await;
         assert!(status.is_some_and(|status| statuses.contains(&status)), "{what}: {status:?}: {request:?}");
+        assert_eq!(raw.rest().await, b"", "{what}: bytes after the refusal");
         assert_eq!(requests, 0, "{what} reached the app");
     }
 }
@@ -43,12 +49,34 @@ fn post(lines: &str, body: &str) -> String {
 #[tokio::test]
 async fn one_length_and_one_only() {
     let chunked = "Transfer-Encoding: chunked";
-    let lengths = ["5, 5", "5,6", "", "+5", "-1", "0x5", "5_0", "5 5", "18446744073709551621", "5;", "٥"];
+    let lengths = [
+        "5, 5",
+        "5,6",
+        "",
+        " ",
+        "+5",
+        "-1",
+        "0x5",
+        "5_0",
+        "5 5",
+        "18446744073709551621",
+        "9223372036854775808",
+        "5;",
+        "5.0",
+        "05",
+        "5\t",
+        "\"5\"",
+        "٥",
+    ];
     let mut cases = vec![
         ("length, then chunked", post(&format!("Content-Length: 5\r\n{chunked}"), "0\r\n\r\n")),
         ("chunked, then length", post(&format!("{chunked}\r\nContent-Length: 5"), "0\r\n\r\n")),
         ("two equal lengths", post("Content-Length: 5\r\nContent-Length: 5", "hello")),
         ("two lengths", post("Content-Length: 5\r\nContent-Length: 6", "hello")),
+        ("length, then chunked, and no body", post(&format!("Content-Length: 0\r\n{chunked}"), "")),
+        ("chunked, then length, and no body", post(&format!("{chunked}\r\nContent-Length: 0"), "")),
+        ("an imitation of a length", post("Content_Length: 5", "hello")),
+        ("a length and its imitation", post("Content-Length: 5\r\nContent_Length: 6", "hello")),
     ];
     cases.extend(lengths.map(|value| ("an odd length", post(&format!("Content-Length: {value}"), "hello"))));
     all_refused(&[400], &cases).await;
@@ -82,6 +110,13 @@ async fn transfer_codings_are_chunked_or_refused() {
         "none",
         "trailers",
         "cHuNkEd,cHuNkEd",
+        "\tchunked",
+        "chunked\t",
+        " chunked",
+        "chu%6eked",
+        "'chunked'",
+        "chunked/1",
+        "\u{a0}chunked",
     ];
     let mut cases: Vec<(&str, String)> = Vec::new();
     for value in values {
@@ -90,6 +125,10 @@ async fn transfer_codings_are_chunked_or_refused() {
     cases.push(("twice", post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", "0\r\n\r\n")));
     cases.push(("twice", post("Transfer-Encoding: identity\r\nTransfer-Encoding: chunked", "0\r\n\r\n")));
     cases.push(("space before the colon", post("Transfer-Encoding : chunked", "0\r\n\r\n")));
+    cases.push(("an imitation", post("Transfer_Encoding: chunked", "0\r\n\r\n")));
+    cases.push(("an imitation", post("Transfer.Encoding: chunked", "0\r\n\r\n")));
+    cases.push(("in a value", post("X: y\rTransfer-Encoding: chunked", "0\r\n\r\n")));
+    cases.push(("in a value", post("X: y\nTransfer-Encoding: chunked", "0\r\n\r\n")));
     cases.push(("folded", post("Transfer-Encoding:\r\n chunked", "0\r\n\r\n")));
     cases.push((
         "with HTTP/1.0",
@@ -114,6 +153,15 @@ async fn heads_are_well_formed() {
         ("NUL in a value", get("X-A: 1\0")),
         ("a bare CR in a value", get("X-A: 1\r2")),
         ("a bare CR at the end", get("X-A: 1\r\r")),
+        ("obs-fold by a tab", get("X-A: 1\r\n\t2")),
+        ("a name above ASCII that folds to ours", get("X-U\u{17f}er: mallory")),
+        ("a space in a name", get("X-User x: mallory")),
+        ("a tab before the colon", get("X-User\t: mallory")),
+        ("bare LF", format!("GET /public/x HTTP/1.1\nHost: {HOST}\n\n")),
+        ("bare LF in the middle", get("X-A: 1\nX-User: mallory")),
+        ("bare LF at the end", format!("GET /public/x HTTP/1.1\r\nHost: {HOST}\r\n\n")),
+        ("bare CR", format!("GET /public/x HTTP/1.1\rHost: {HOST}\r\r")),
+        ("DEL in a value", get("X-A: 1\u{7f}")),
         ("HTTP/1.2", line("GET /public/x HTTP/1.2")),
         ("HTTP/2.0", line("GET /public/x HTTP/2.0")),
         ("http/1.1", line("GET /public/x http/1.1")),
@@ -161,6 +209,27 @@ async fn chunks_are_well_formed() {
     assert_eq!((status, requests), (Some(200), 1));
 }
 
+/// SMG-11: extensions are bounded, each and over a whole body of however small chunks.
+#[tokio::test]
+async fn chunk_extensions_are_bounded() {
+    let stage = Stage::usual().await;
+    let memory = stage.proxy.memory();
+    let one = format!("1;{}\r\nx\r\n", "e".repeat(1 << 20));
+    let each = format!("1;{}\r\nx\r\n", "e".repeat(4_000)).repeat(250);
+    for (what, body) in [("one of a MiB", one), ("many of 4 KiB", each)] {
+        let head = format!("POST /public/up HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let (status, mut raw, _) = attack_and_keep(&stage, what, (head + &body).as_bytes()).await;
+        assert!(status.is_none_or(|status| (400..600).contains(&status)), "{what}: {status:?}");
+        raw.rest().await;
+        assert!(
+            stage.app.received().iter().all(|request| request.target() != "/public/up"),
+            "{what}: came whole"
+        );
+    }
+    let grown = stage.proxy.memory().saturating_sub(memory);
+    assert!(grown < 16 << 20, "grown by {grown} bytes");
+}
+
 /// SMG-17: the body of a request that we answer ourselves is not the next request.
 #[tokio::test]
 async fn a_body_is_no_request() {
@@ -191,10 +260,21 @@ async fn other_methods_and_versions() {
         assert!(status.is_none_or(|status| (400..600).contains(&status)), "{request}: {status:?}");
         assert_eq!(requests, 0, "{request}");
     }
+    let old = |head: &str| format!("{head}\r\nHost: {HOST}\r\n\r\n");
+    let behind = old("GET /public/smuggled HTTP/1.1");
     let mut raw = Raw::connect(stage.port, HOST).await;
-    raw.send(format!("GET /public/old HTTP/1.0\r\nHost: {HOST}\r\n\r\n")).await;
+    raw.send(old("GET /public/old HTTP/1.0") + &behind).await;
     raw.answer().await.unwrap().expect(200);
     assert_eq!(raw.rest().await, b"", "HTTP/1.0 ends with its answer");
+    for head in [
+        "GET /public/old HTTP/1.0\r\nConnection: keep-alive",
+        "GET /public/old HTTP/1.0\r\nConnection: x, Keep-Alive",
+        // A body until the end of the connection.
+        "POST /public/old HTTP/1.0",
+    ] {
+        let (status, requests) = attack(&stage, head, (old(head) + &behind).as_bytes()).await;
+        assert_eq!((status, requests), (Some(400), 0), "{head}");
+    }
 
     let mut raw = Raw::connect(stage.port, HOST).await;
     let requests: String =

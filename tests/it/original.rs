@@ -9,7 +9,8 @@ use crate::support::app::basic;
 use crate::support::client::{FETCH, NAVIGATION, Raw};
 use crate::support::expect::{page, problem, refused_login};
 use crate::support::idp::{Algorithm, Behaviour, Endpoint, Idp};
-use crate::support::proxy::{Secrets, refused};
+use crate::support::proxy::refused;
+use crate::support::secrets::Secrets;
 use crate::support::stage::{HOST, Stage, config};
 
 #[tokio::test]

@@ -404,12 +404,23 @@ async fn methods_are_exact() {
         ("get", 403),
         ("GETX", 403),
         ("OPTIONS", 403),
+        ("TRACE", 403),
         ("PROPFIND", 403),
+        ("PATCH", 403),
+        ("DELETE", 403),
     ] {
         assert_eq!(status(&mut browser, method).await, wanted, "{method}");
     }
     let long = "X".repeat(1024);
     assert!(matches!(status(&mut browser, &long).await, 400 | 403 | 501));
+    // HEAD is decided as GET where no rule names it, also where GET is refused.
+    for (path, wanted) in [("/admin/", 403), ("/closed/", 403), ("/no-such-rule", 403), ("/public/", 200)] {
+        for method in ["GET", "HEAD"] {
+            let answer = browser.send(method, &stage.url(path), &FETCH, b"").await;
+            assert_eq!(answer.status, wanted, "{method} {path}");
+        }
+    }
+    assert!(stage.app.received().iter().all(|request| !request.target().starts_with("/admin")));
 }
 
 /// The session endpoint is for scripts: JSON, whatever they say of themselves.

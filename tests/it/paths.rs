@@ -63,6 +63,9 @@ async fn one_form_of_a_target() {
         ("/ADMIN/admin.", Some("/ADMIN/admin.")),
         ("/a%3f/b", Some("/a%3f/b")),
         ("/a%23b", Some("/a%23b")),
+        // A full-width slash is a letter like any other.
+        ("/public%ef%bc%8fadmin", Some("/public%ef%bc%8fadmin")),
+        ("/%ef%bc%8e%ef%bc%8e/a", Some("/%ef%bc%8e%ef%bc%8e/a")),
         // Empty segments.
         ("//", None),
         ("//admin", None),
@@ -114,6 +117,13 @@ async fn one_form_of_a_target() {
         ("/%C3", None),
         ("/%ed%a0%80", None),
         ("/ä", None),
+        ("/public\u{ff0f}admin", None),
+        ("/%c1%9cadmin", None),
+        ("/%f0%80%80%af", None),
+        ("/%uff0fadmin", None),
+        ("/%", None),
+        // A raw space ends a target, and what follows is no version.
+        ("/a b", None),
         // Other forms of a target.
         ("*", None),
         ("admin", None),
@@ -307,6 +317,47 @@ async fn only_the_path_decides() {
     ask(&stage, "GET", "/public/?x=/admin").await.expect(200);
 }
 
+/// AZ-14: what is spelt in another way is another path, and default deny: for nobody, and for who may see the one.
+#[tokio::test]
+async fn another_spelling_is_another_path() {
+    let stage = Stage::with(|plan| {
+        plan.endpoints(json!([
+            { "URI": "/public/*", "methods": ["GET"], "public": true },
+            { "URI": "/staff", "methods": ["GET"], "allowedScopes": [["groups=staff"]] },
+            { "URI": "/app/*", "methods": ["GET"], "allowedScopes": [["email=*"]] },
+        ]));
+    })
+    .await;
+    let cookie = stage.logged_in().await.cookies(HOST);
+    let before = stage.app.count();
+    for (target, status) in [
+        ("/STAFF", 403),
+        ("/Staff", 403),
+        ("/staff.", 403),
+        ("/staff%20", 403),
+        ("/%20staff", 403),
+        ("/staff%2520", 403),
+        ("/staff~", 403),
+        ("/staff/x", 403),
+        ("/staff/index.html/..", 400),
+        ("/staff;v=1", 400),
+        ("/staffs", 403),
+        ("/staf", 403),
+    ] {
+        let head = format!("GET {target} HTTP/1.1\r\nHost: {HOST}\r\n");
+        let known = Raw::ask(stage.port, HOST, format!("{head}Cookie: {cookie}\r\n\r\n")).await;
+        assert_eq!(known.status, status, "{target}: {known:?}");
+        let nobody = Raw::ask(stage.port, HOST, format!("{head}\r\n")).await;
+        assert_eq!(nobody.status, if status == 403 { 401 } else { 400 }, "{target}: {nobody:?}");
+    }
+    assert_eq!(stage.app.count(), before);
+    // A slash at the end, and an escape of a letter, are the same path.
+    for target in ["/staff", "/staff/", "/st%61ff"] {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: {HOST}\r\nCookie: {cookie}\r\n\r\n");
+        Raw::ask(stage.port, HOST, request).await.expect(200);
+    }
+}
+
 /// AZ-17: no header moves the decision to another path or method.
 #[tokio::test]
 async fn headers_do_not_name_the_target() {
@@ -321,6 +372,10 @@ async fn headers_do_not_name_the_target() {
         "X-Forwarded-Method",
         "X-HTTP-Method-Override",
         "X-Forwarded-Host",
+        "X-Original-Uri",
+        "X_Original_URL",
+        "X-Original_URL",
+        "x.rewrite.url",
     ] {
         let request = format!("GET /admin/ HTTP/1.1\r\nHost: {HOST}\r\n{name}: /public/\r\n\r\n");
         Raw::ask(stage.port, HOST, &request).await.expect(401);

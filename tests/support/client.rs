@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use url::Url;
 
-use super::proxy::Secrets;
+use super::secrets::Secrets;
 use super::soon;
 
 /// A whole answer.
@@ -173,6 +173,7 @@ impl Browser {
         if tls {
             self.keep(&host, &answer);
         }
+        self.secrets.shown(waited, shown(&answer));
         answer
     }
 
@@ -246,6 +247,22 @@ impl Browser {
             }
         }
     }
+}
+
+/// What an answer shows to who sees it or its headers: all but where it sends the browser, and the cookies. A script
+/// is sent on by the body.
+fn shown(answer: &Answer) -> String {
+    let mut text = String::new();
+    for (name, value) in &answer.headers {
+        if name != http::header::LOCATION && name != http::header::SET_COOKIE {
+            text.push_str(&format!("{name}: {}\n", String::from_utf8_lossy(value.as_bytes())));
+        }
+    }
+    let body: Option<Value> = serde_json::from_slice(&answer.body).ok();
+    if body.is_none_or(|body| !body["logout"].is_string()) {
+        text.push_str(&answer.text());
+    }
+    text
 }
 
 /// The whole answer of a request, and the end of its connection: nothing of it is left that could keep the proxy

@@ -213,6 +213,7 @@ impl Drop for Inside {
         assert!(ended.iter().all(|end| matches!(end, Some(Ok(())))), "a proxy panicked");
         let found = self.idp.secrets().found_in(&self.log.text());
         assert!(found.is_none(), "the log shows a secret");
+        assert_eq!(self.idp.secrets().found_in_shown(), None, "a secret in an answer");
     }
 }
 

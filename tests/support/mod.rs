@@ -4,6 +4,7 @@ pub mod app;
 pub mod client;
 pub mod exchange;
 pub mod expect;
+pub mod frames;
 pub mod grpc;
 pub mod idp;
 pub mod inside;
@@ -11,6 +12,7 @@ pub mod origin;
 pub mod ports;
 pub mod proxy;
 pub mod redis;
+pub mod secrets;
 pub mod stage;
 
 use std::future::Future;

@@ -1,6 +1,7 @@
 //! The binary as an operator runs it: a child process with a configuration file, a state directory and a log.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -12,15 +13,18 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
+use super::secrets::Secrets;
 use super::soon;
 
 /// A running `portcullis run`. Dropping it sends SIGTERM and demands exit code 0.
 #[derive(Debug)]
 pub struct Proxy {
     process: Process,
-    _state: Arc<TempDir>,
-    /// What must never be seen in the log: added to by whoever learns a secret.
+    state: Arc<TempDir>,
+    /// What must never be seen: added to by whoever learns a secret.
     pub secrets: Secrets,
+    /// The admin listener, whose pages are looked at in the end.
+    pub admin: Option<u16>,
 }
 
 /// How `portcullis` ended.
@@ -32,24 +36,6 @@ pub struct Finished {
     pub stdout: String,
     /// Everything on standard error.
     pub stderr: String,
-}
-
-/// Values that may appear in no log, page or metric.
-#[derive(Clone, Debug, Default)]
-pub struct Secrets(Arc<std::sync::Mutex<Vec<String>>>);
-
-impl Secrets {
-    /// Remembers one. Short values are left out: they would be found by accident.
-    pub fn add(&self, value: &str) {
-        if value.len() >= 12 {
-            self.0.lock().unwrap().push(value.to_owned());
-        }
-    }
-
-    /// The first one that `text` gives away.
-    pub fn found_in(&self, text: &str) -> Option<String> {
-        self.0.lock().unwrap().iter().find(|secret| text.contains(secret.as_str())).cloned()
-    }
 }
 
 impl Proxy {
@@ -88,7 +74,7 @@ impl Proxy {
         if ended {
             return Err(process.finish().await);
         }
-        Ok(Self { process, _state: state, secrets: Secrets::default() })
+        Ok(Self { process, state, secrets: Secrets::default(), admin: None })
     }
 
     /// Waits for a log line.
@@ -166,8 +152,12 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         if self.process.ended.is_some() {
+            if !std::thread::panicking() {
+                self.assert_secrecy(&self.process.everything());
+            }
             return;
         }
+        self.admin.into_iter().for_each(|port| show_admin_pages(port, &self.secrets));
         self.process.signal("TERM");
         let code = self.process.wait(Duration::from_secs(15));
         let log = self.process.everything();
@@ -178,7 +168,29 @@ impl Drop for Proxy {
             return;
         }
         assert_eq!(code, Some(0), "SIGTERM ends it with code 0; it wrote:\n{log}");
-        assert_eq!(self.secrets.found_in(&log), None, "a secret in the log:\n{log}");
+        self.assert_secrecy(&log);
+    }
+}
+
+impl Proxy {
+    /// OPS-03: nothing secret was written or shown, from the start to the end.
+    fn assert_secrecy(&self, log: &str) {
+        self.secrets.add_keys(self.state.path());
+        assert_eq!(self.secrets.found_in(log), None, "a secret in the log:\n{log}");
+        assert_eq!(self.secrets.found_in_shown(), None, "a secret in an answer");
+    }
+}
+
+/// Keeps what the admin listener shows. It may be gone already, or want a token.
+fn show_admin_pages(port: u16, secrets: &Secrets) {
+    for path in ["/healthz", "/readyz", "/metrics", "/config", "/flows"] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return };
+        let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
+        let mut answer = Vec::new();
+        if stream.write_all(request.as_bytes()).and_then(|()| stream.read_to_end(&mut answer)).is_ok() {
+            secrets.shown(path.to_owned(), String::from_utf8_lossy(&answer).into_owned());
+        }
     }
 }
 
@@ -234,6 +246,8 @@ impl Process {
             .env("STATE_DIRECTORY", state)
             .env("XDG_STATE_HOME", state)
             .env("HOME", state)
+            // Where a build that measures coverage writes what it counted.
+            .envs(std::env::var_os("LLVM_PROFILE_FILE").map(|pattern| ("LLVM_PROFILE_FILE", pattern)))
             .envs(environment.iter().copied())
             .current_dir(state)
             .stdin(Stdio::null())

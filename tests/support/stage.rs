@@ -9,7 +9,8 @@ use super::app::App;
 use super::client::{Answer, Browser};
 use super::idp::{Algorithm, Behaviour, Endpoint, Idp};
 use super::ports::free_port;
-use super::proxy::{Finished, Proxy, Secrets};
+use super::proxy::{Finished, Proxy};
+use super::secrets::Secrets;
 
 /// The host of the service.
 pub const HOST: &str = "app.test";
@@ -115,6 +116,7 @@ impl Stage {
         let text = serde_yaml::to_string(&plan.config).unwrap();
         let mut proxy = Proxy::start_in(state, &text, &[]).await?;
         proxy.secrets = idp.secrets().clone();
+        proxy.admin = Some(admin);
         if plan.idp_is_up && plan.wait_for_discovery {
             idp.wait_for(&Endpoint::Discovery, 1).await;
         }

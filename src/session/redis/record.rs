@@ -175,6 +175,8 @@ mod tests {
             moved[1] ^= 1;
             assert_eq!(open(&mine, &Ticket::from_bytes(&moved).unwrap(), record.clone()), None);
         }
+        assert_ne!(format!("{mine:?}"), format!("{other:?}"));
+        assert!(!format!("{mine:?}").contains("\"i\""), "a digest, and not what it is of: {mine:?}");
         let error = seal(&mine, &ticket, &vec![0; MAX_PAYLOAD_BYTES + 1]).unwrap_err();
         assert_eq!(error, StoreError::TooLarge { bytes: MAX_PAYLOAD_BYTES + 1 });
     }

@@ -1,5 +1,7 @@
 //! What was ended stays ended: in memory, over time, and over restarts.
 
+mod repeated;
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};

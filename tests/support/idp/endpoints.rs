@@ -105,7 +105,6 @@ fn authorize(shared: &Shared, behaviour: &Behaviour, call: &Call) -> Reply {
 
     let code = random();
     shared.secrets.add(&code);
-    shared.secrets.add(&get("nonce"));
     let grant = Grant {
         redirect_uri: get("redirect_uri"),
         challenge: get("code_challenge"),
@@ -207,7 +206,9 @@ pub(super) fn logout_token(shared: &Shared, change: impl FnOnce(&mut Value)) -> 
         "sub": behaviour.user["sub"],
     });
     change(&mut claims);
-    signed(&behaviour, &claims)
+    let token = signed(&behaviour, &claims);
+    shared.secrets.add(&token);
+    token
 }
 
 /// RFC 6749 section 2.3.1: Basic with form-encoded id and secret, or both in the body; never both ways.

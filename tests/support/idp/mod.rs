@@ -28,7 +28,7 @@ pub use keys::{Algorithm, Key, encode, random};
 pub use mode::Mode;
 
 use super::ports::free_port;
-use super::proxy::Secrets;
+use super::secrets::Secrets;
 use super::soon;
 
 /// A provider. It stops when dropped.
@@ -276,8 +276,23 @@ impl Shared {
             query: pairs(head.uri.query().unwrap_or_default().as_bytes()),
             form: pairs(body),
         };
+        self.keep_secrets(&call);
         self.calls.send_modify(|calls| calls.push(call.clone()));
         call
+    }
+
+    /// What the relying party sends here is for nobody else: codes, verifiers, tokens, the client's credentials, and
+    /// what binds a login to its browser.
+    fn keep_secrets(&self, call: &Call) {
+        for name in ["code", "code_verifier", "refresh_token", "token", "client_secret"] {
+            find(&call.form, name).into_iter().for_each(|value| self.secrets.add(value));
+        }
+        for name in ["state", "nonce", "id_token_hint"] {
+            call.parameter(name).into_iter().for_each(|value| self.secrets.add(value));
+        }
+        let credentials = call.headers.get("authorization").and_then(|value| value.to_str().ok());
+        let credentials = credentials.and_then(|value| value.split_once(' '));
+        credentials.into_iter().for_each(|(_, value)| self.secrets.add(value));
     }
 
     /// Writes down a mistake of the relying party.
