@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 /// `000001002...999`: up to three digits are one look and one copy.
+#[allow(clippy::indexing_slicing, reason = "evaluated by the compiler")]
 const THREE_DIGITS: &str = {
     const BYTES: [u8; 3000] = {
         let mut bytes = [0; 3000];

@@ -12,6 +12,7 @@ pub(in crate::server) fn is_target(byte: u8, in_query: bool) -> bool {
 }
 
 /// In which alphabets each byte is: every byte of every head is looked up.
+#[allow(clippy::indexing_slicing, reason = "evaluated by the compiler")]
 const ALPHABETS: [u8; 256] = {
     let mut alphabets = [0; 256];
     let mut byte = 0;

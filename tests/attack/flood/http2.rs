@@ -117,7 +117,7 @@ pub async fn continuation(plan: Plan) -> Outcome {
     let first = frame(HEADERS, 0, 1, &request("GET", "/public/"));
     let empty = frame(CONTINUATION, 0, 1, b"");
     let field = frame(CONTINUATION, 0, 1, &literals(0, &[("a", "b")]));
-    let make = |number: usize| if number % 2 == 0 { empty.clone() } else { field.clone() };
+    let make = |number: usize| if number.is_multiple_of(2) { empty.clone() } else { field.clone() };
     flood(plan, End::Cut, "CONTINUATION frames", first, make).await
 }
 
