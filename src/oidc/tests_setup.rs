@@ -83,7 +83,7 @@ async fn a_changed_secret_file_is_used_from_the_next_login() {
     let idp = Idp::start().await;
     let (provider, _, heard) = idp.provider_with(|config| {
         config.client_secret = Some(Source::File(path.clone()));
-        assert_eq!(super::files(config), std::slice::from_ref(&path));
+        assert_eq!(files(config), std::slice::from_ref(&path));
     });
     assert_eq!(provider.watched_files(), std::slice::from_ref(&path));
     idp.script(|script| script.accepted_secret = Some("old"));
