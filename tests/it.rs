@@ -37,6 +37,7 @@ mod it {
     mod outcomes;
     mod own_answers;
     mod paths;
+    mod provider_floods;
     mod provider_tls;
     mod refresh;
     mod reload;
