@@ -19,7 +19,7 @@ CARGO_MUTANTS := cargo-mutants@27.1.0
 	touch $@
 
 .PHONY: test steps tools format lint docs deny unit deploy tls e2e differential guard fuzz apps attack \
-  advisories coverage mutants conformance bench bench-full bench-idle clean
+  advisories coverage mutants conformance bench bench-full bench-idle profile clean
 
 # Then, also after a failure: every row of tests/catalogue/rows.toml, and whether the tests that hold it passed.
 test:
@@ -114,6 +114,11 @@ bench:
 bench-full:
 	$(CARGO) build --release
 	benches/bench.py --full
+
+# Records what release builds are optimised for, into .cargo/release.profdata. Some ten minutes.
+profile:
+	rustup component add llvm-tools
+	benches/profile.py
 
 # Start time and idle memory of `run`, as stated in the README.
 bench-idle:

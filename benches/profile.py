@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What release builds are optimised for: writes `.cargo/release.profdata`, which `.cargo/rustc.sh` gives to the compiler.
+"""What release builds are optimised for: writes `.cargo/release.profdata`, which `.cargo/rustc.sh` gives the compiler.
 
     benches/profile.py
 

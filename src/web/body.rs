@@ -1,9 +1,9 @@
 //! The one body type: of the requests that we forward, the answers that we pass on, and the pages that
 //! we make ourselves.
 //!
-//! Owns the deadlines of a streamed body, the count of its bytes, how far it may be ahead of its reader, and the rule that a body cut short is an error and
-//! never a clean end, unless its reader knows better. May not know where a body comes from beyond hyper, nor who
-//! counts.
+//! Owns the deadlines of a streamed body, the count of its bytes, how far it may be ahead of its reader, and the rule
+//! that a body cut short is an error and never a clean end, unless its reader knows better. May not know where a body
+//! comes from beyond hyper, nor who counts.
 
 use std::fmt;
 use std::pin::Pin;
