@@ -58,6 +58,7 @@ async fn accept_at<H: Handler>(
     peers: &Peers,
 ) {
     let mut draining = std::pin::pin!(worker.lifecycle.reached(Phase::Draining));
+    let mut in_a_row = 0;
     loop {
         // First that there is room, held only for a moment: a permit that is held while nobody comes would
         // be missing at another door.
@@ -68,7 +69,14 @@ async fn accept_at<H: Handler>(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok(accepted) => admit(worker, port, peers, accepted).await,
+            Ok(accepted) => {
+                admit(worker, port, peers, accepted).await;
+                in_a_row += 1;
+                if in_a_row == MOST_IN_A_ROW {
+                    in_a_row = 0;
+                    tokio::task::yield_now().await;
+                }
+            }
             Err(error) if is_the_clients(&error) => {}
             Err(error) => {
                 worker.report(|| Event::AcceptPaused { reason: error.to_string() });
@@ -93,6 +101,7 @@ async fn accept_queued<H: Handler>(
                 let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
                 if let Ok(stream) = stream {
                     admit(worker, port, peers, (stream, peer)).await;
+                    tokio::task::yield_now().await;
                 }
             }
             Err(error) if is_the_clients(&error) => {}
@@ -123,8 +132,6 @@ async fn admit<H: Handler>(
             }
         }
     }
-    // In a storm, let other workers have some, and those that were let in begin.
-    tokio::task::yield_now().await;
 }
 
 /// Lets a connection in that another worker accepted.
@@ -156,6 +163,11 @@ fn is_the_clients(error: &io::Error) -> bool {
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
     )
 }
+
+/// Connections that are let in before those begin that were let in, and other workers have some. More than one: where
+/// others keep the worker busy, each turn may be long in coming, and newcomers would wait one for each of those before
+/// them.
+const MOST_IN_A_ROW: u32 = 8;
 
 /// How long accepting pauses when the system has no descriptors or memory for another connection.
 const PAUSE: Duration = Duration::from_millis(50);
