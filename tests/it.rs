@@ -33,6 +33,7 @@ mod it {
     mod original;
     mod outcomes;
     mod paths;
+    mod provider_floods;
     mod refresh;
     mod reload;
     mod replicas;

@@ -87,6 +87,12 @@ pub enum Error {
         /// Host and port.
         host: String,
     },
+    /// The answer's body has more than [`MAX_BODY_COMMAS`], and may become much larger when it is read as JSON.
+    #[error("the answer of {host} has more than 100,000 values")]
+    TooManyValues {
+        /// Host and port.
+        host: String,
+    },
     /// The answer is compressed, which was not asked for.
     #[error("the answer of {host} is compressed although that was not asked for")]
     Compressed {
@@ -115,6 +121,9 @@ pub enum Error {
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most bytes of an answer's body.
 pub const MAX_BODY_BYTES: usize = 1024 * 1024;
+
+/// Most commas of an answer's body: a JSON value of two bytes takes more than thirty times that in memory.
+pub const MAX_BODY_COMMAS: usize = 100_000;
 /// Most redirects that one call follows, all of them within the origin.
 pub const MAX_REDIRECTS: usize = 3;
 /// Most calls at once; more wait, within their own deadline.
@@ -259,6 +268,9 @@ async fn collect(mut body: Incoming, host: &str) -> Result<Vec<u8>, Error> {
             bytes.extend_from_slice(&data);
         }
     }
+    if bytes.iter().filter(|byte| **byte == b',').count() > MAX_BODY_COMMAS {
+        return Err(Error::TooManyValues { host: host.to_owned() });
+    }
     Ok(bytes)
 }
 
@@ -336,6 +348,8 @@ mod tests {
             ("error", Reply::status(500), ""),
             ("just fits", full(&[], vec![b'x'; MAX_BODY_BYTES]), ""),
             ("identity", full(&[("Content-Encoding", "identity")], vec![b'x']), ""),
+            ("commas that just fit", full(&[], vec![b','; MAX_BODY_COMMAS]), ""),
+            ("too many commas", full(&[], vec![b','; MAX_BODY_COMMAS + 1]), "more than 100,000 values"),
             ("too large", large, "larger than 1 MiB"),
             ("too large by its own word", promised, "larger than 1 MiB"),
             ("endless", Reply::Endless, "larger than 1 MiB"),
