@@ -1,5 +1,6 @@
 //! Memory that does not grow with what is carried: bodies of any size, and connections that only wait.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,9 +12,9 @@ use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 
-use crate::support::client::{Raw, connect};
+use crate::support::client::{Raw, connect, connect_over};
 use crate::support::soon;
 use crate::support::stage::{HOST, Stage};
 
@@ -26,6 +27,11 @@ const FLAT: u64 = 16 << 20;
 
 /// What a connection may take that has been answered and waits.
 const IDLE_CONNECTION: u64 = 20 << 10;
+
+/// Answers that nobody reads, and what the process may grow by for all of them: less than they would take if each
+/// took as much as one that is alone.
+const UNREAD: usize = 400;
+const FOR_UNREAD: u64 = 128 << 20;
 
 type Body = UnsyncBoxBody<Bytes, std::convert::Infallible>;
 
@@ -64,13 +70,19 @@ async fn read(mut body: Incoming) -> u64 {
 /// The application: takes nothing of an upload until its client is held up, and says then how much it got; sends a
 /// large body otherwise.
 async fn application(port: u16, sent: Arc<AtomicU64>) {
-    let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    // What the system holds for many connections slows all of them down, and is not what is measured.
+    socket.set_send_buffer_size(64 << 10).unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind((Ipv4Addr::LOCALHOST, port).into()).unwrap();
+    let listener = socket.listen(1024).unwrap();
     while let Ok((stream, _)) = listener.accept().await {
         let sent = sent.clone();
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let sent = sent.clone();
             async move {
                 if request.method() == "GET" {
+                    let sent = if request.uri().path().ends_with("/each") { Arc::default() } else { sent };
                     return Ok::<_, std::convert::Infallible>(Response::new(large(sent)));
                 }
                 let ahead = held_up(&sent).await;
@@ -131,6 +143,36 @@ async fn a_body_of_any_size_is_carried_in_flat_memory_however_slow_its_reader_is
             assert!(grown < FLAT, "{what}: {grown} bytes");
         }
     }
+}
+
+/// DOS-02: what is ahead of readers that take nothing is bounded for all of them together.
+#[tokio::test]
+async fn many_answers_that_nobody_reads_take_bounded_memory() {
+    let stage = Stage::with(|plan| plan.app_is_up = false).await;
+    tokio::spawn(application(stage.app.port, Arc::default()));
+    let before = stage.proxy.memory();
+    stage.proxy.forget_peak();
+    let mut unread = Vec::new();
+    for _ in 0..UNREAD {
+        // The less the system takes in, the more is left to the proxy.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(16 << 10).unwrap();
+        let stream = socket.connect((Ipv4Addr::LOCALHOST, stage.port).into()).await.unwrap();
+        let mut raw = Raw::over(connect_over(stream, Some(HOST), &[b"http/1.1"]).await.unwrap());
+        raw.send(format!("GET /public/each HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+        unread.push(raw);
+    }
+    let mut peak = 0;
+    while peak < stage.proxy.peak_memory() {
+        peak = stage.proxy.peak_memory();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let grown = peak.saturating_sub(before);
+    assert!(grown < FOR_UNREAD, "{grown} bytes for {UNREAD} answers that nobody reads");
+    // Somebody who reads gets all of it meanwhile.
+    let answer = ask(&stage, false, Request::builder(), Body::default()).await;
+    assert_eq!(soon("a large answer", read(answer.into_body())).await, LARGE);
+    drop(unread);
 }
 
 /// Connections that have each been answered once, so many at a time.

@@ -411,6 +411,17 @@ pub async fn connect_behind(
     sni: Option<&str>,
     alpn: &[&[u8]],
 ) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+    stream.write_all(header).await?;
+    connect_over(stream, sni, alpn).await
+}
+
+/// The same over a TCP connection that is there.
+pub async fn connect_over(
+    stream: TcpStream,
+    sni: Option<&str>,
+    alpn: &[&[u8]],
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut config =
         rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
@@ -421,9 +432,7 @@ pub async fn connect_behind(
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     config.enable_sni = sni.is_some();
     let name = ServerName::try_from(sni.unwrap_or("localhost").to_owned()).unwrap();
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
     stream.set_nodelay(true)?;
-    stream.write_all(header).await?;
     tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
 
