@@ -21,8 +21,8 @@ MOST_SECONDS = 400
 TICKS = os.sysconf("SC_CLK_TCK")
 
 # With the small budget everything that has a timeout would take longer than the attack itself.
-SMALL_LIMITS = {"header_timeout": 2, "handshake_timeout": 2, "body_idle_timeout": 2}
-WHOLE_LIMITS = {"header_timeout": 10, "handshake_timeout": 5, "body_idle_timeout": 10}
+SMALL_LIMITS = {"header_timeout": 2, "handshake_timeout": 2, "body_idle_timeout": 2, "response_timeout": 5}
+WHOLE_LIMITS = {"header_timeout": 10, "handshake_timeout": 5, "body_idle_timeout": 10, "response_timeout": 15}
 
 CONFIGURATION = """
 services:
@@ -52,6 +52,7 @@ limits:
   headerTimeout: {header_timeout}s
   handshakeTimeout: {handshake_timeout}s
   bodyIdleTimeout: {body_idle_timeout}s
+  responseTimeout: {response_timeout}s
 """
 
 

@@ -71,7 +71,7 @@ async fn flood(plan: Plan, end: End, what: &str, first: Vec<u8>, make: impl Fn(u
         sent += here.get();
     }
     let words = format!("{sent} {what} on {connections} connections in {:.1?}; {last}", begun.elapsed());
-    Outcome { connections: crowd.most(), wrong, words }
+    Outcome { connections: crowd.most(), wrong, words, unfelt_from: None }
 }
 
 /// The number of the stream of a request, from 0.
@@ -117,7 +117,7 @@ pub async fn continuation(plan: Plan) -> Outcome {
     let first = frame(HEADERS, 0, 1, &request("GET", "/public/"));
     let empty = frame(CONTINUATION, 0, 1, b"");
     let field = frame(CONTINUATION, 0, 1, &literals(0, &[("a", "b")]));
-    let make = |number: usize| if number % 2 == 0 { empty.clone() } else { field.clone() };
+    let make = |number: usize| if number.is_multiple_of(2) { empty.clone() } else { field.clone() };
     flood(plan, End::Cut, "CONTINUATION frames", first, make).await
 }
 

@@ -120,14 +120,23 @@ async fn fill(stream: &mut wire::Tls, sent: &Cell<usize>) -> std::io::Result<()>
 async fn hold(plan: Plan, hello: Vec<u8>) -> Outcome {
     let (crowd, config) = (Crowd::new(), wire::client(b"h2"));
     let bound = Duration::from_secs_f64(plan.body_idle_timeout);
+    let all_open = Rc::new(tokio::sync::Barrier::new(plan.count));
     let held = crowd
         .run(plan.count, |_| {
             let (crowd, config, hello) = (crowd.clone(), config.clone(), hello.clone());
+            let all_open = all_open.clone();
             async move {
-                let (mut stream, _member) = crowd.connect(plan.port, &config).await?;
-                wire::send(&mut stream, &hello).await.map_err(|error| error.to_string())?;
+                let opened = async {
+                    let (mut stream, member) = crowd.connect(plan.port, &config).await?;
+                    wire::send(&mut stream, &hello).await.map_err(|error| error.to_string())?;
+                    Ok::<_, String>((stream, member))
+                }
+                .await;
+                all_open.wait().await;
+                let (mut stream, _member) = opened?;
                 let since = Instant::now();
-                tokio::time::sleep(bound + SLACK).await;
+                // The probes of TCP get a few bytes through at first, ever more rarely, and each of them is movement.
+                tokio::time::sleep(bound * 5 / 2 + SLACK).await;
                 let back = Back::read(&mut stream, SLACK * 2, |back| back.resets >= STREAMS as usize).await;
                 if !back.ended && back.resets < STREAMS as usize {
                     return Err(format!("answers were still being sent: {back:?}"));

@@ -64,6 +64,8 @@ pub struct Outcome {
     pub wrong: Vec<String>,
     /// For the table.
     pub words: String,
+    /// The time (Unix) from which on others may not feel it, where that is not its begin.
+    pub unfelt_from: Option<f64>,
 }
 
 /// The host of the service.

@@ -22,7 +22,7 @@ pub async fn endless_uploads(plan: Plan) -> Outcome {
             let (crowd, config, sent) = (crowd.clone(), config.clone(), sent.clone());
             async move {
                 let (mut stream, _member) = crowd.connect(plan.port, &config).await?;
-                let to = if number % 2 == 0 { "slow" } else { "sink" };
+                let to = if number.is_multiple_of(2) { "slow" } else { "sink" };
                 let head = format!(
                     "POST /public/{to} HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n"
                 );
@@ -186,8 +186,8 @@ pub async fn forged_key_ids(plan: Plan) -> Outcome {
     let token = move |number| {
         let header = format!("{{\"alg\":\"ES256\",\"typ\":\"logout+jwt\",\"kid\":\"forged-{number}\"}}");
         let claims = format!(
-            "{{\"iss\":\"{issuer}\",\"aud\":\"portcullis\",\"iat\":1,\"exp\":9999999999,\"jti\":\"{number}\",\"sub\":\"alice\",\
-             \"events\":{{\"http://schemas.openid.net/event/backchannel-logout\":{{}}}}}}"
+            "{{\"iss\":\"{issuer}\",\"aud\":\"portcullis\",\"iat\":1,\"exp\":9999999999,\"jti\":\"{number}\",\
+             \"sub\":\"alice\",\"events\":{{\"http://schemas.openid.net/event/backchannel-logout\":{{}}}}}}"
         );
         let parts = [header.as_bytes(), claims.as_bytes(), &[7; 64]].map(|part| URL_SAFE_NO_PAD.encode(part));
         format!("logout_token={}", parts.join("."))
@@ -231,7 +231,7 @@ async fn logout(plan: Plan, form: impl Fn(usize) -> String + Clone + 'static, wh
     held.outcome(&crowd, |held| format!("{} {what} in {:.1?}", plan.count, held.longest))
 }
 
-/// Sends a request `each` times on each of `lanes` connections, some ahead of the answers, whose beginnings are counted.
+/// Sends a request `each` times on each of `lanes` connections, some ahead of the answers, which are counted.
 async fn repeat(
     plan: &Plan,
     lanes: usize,

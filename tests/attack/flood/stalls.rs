@@ -1,10 +1,10 @@
 //! DOS-01, DOS-02, DOS-03, DOS-05: who takes time, and nothing else.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::io::AsyncWriteExt as _;
 
-use crate::wire::{self, Crowd, PATIENCE, SLACK, Tls};
+use crate::wire::{self, Crowd, Held, PATIENCE, SLACK, Tls};
 use crate::{HOST, Outcome, Plan};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -118,13 +118,21 @@ pub async fn stalled_bodies(plan: Plan) -> Outcome {
 pub async fn slow_readers(plan: Plan) -> Outcome {
     let (crowd, config) = (Crowd::new(), wire::client(b"http/1.1"));
     let bound = Duration::from_secs_f64(plan.body_idle_timeout);
+    let all_open = std::rc::Rc::new(tokio::sync::Barrier::new(plan.count));
     let held = crowd
         .run(plan.count, |_| {
-            let (crowd, config) = (crowd.clone(), config.clone());
+            let (crowd, config, all_open) = (crowd.clone(), config.clone(), all_open.clone());
             async move {
-                let (mut stream, _member) = crowd.connect(plan.port, &config).await?;
-                let head = beginning("GET", "/public/large") + "\r\n";
-                wire::send(&mut stream, head.as_bytes()).await.map_err(|error| error.to_string())?;
+                let opened = async {
+                    let (mut stream, member) = crowd.connect(plan.port, &config).await?;
+                    let head = beginning("GET", "/public/large") + "\r\n";
+                    wire::send(&mut stream, head.as_bytes()).await.map_err(|error| error.to_string())?;
+                    Ok::<_, String>((stream, member))
+                }
+                .await;
+                // While others still open theirs, the machine has more to do than to fill what nobody reads.
+                all_open.wait().await;
+                let (mut stream, _member) = opened?;
                 let since = Instant::now();
                 // The probes of TCP get a few bytes through at first, ever more rarely, and each of them is movement.
                 tokio::time::sleep(bound * 5 / 2 + SLACK).await;
@@ -166,9 +174,11 @@ pub async fn silent(plan: Plan) -> Outcome {
 pub async fn idle(plan: Plan) -> Outcome {
     let (crowd, config) = (Crowd::new(), wire::client(b"http/1.1"));
     let ready = std::rc::Rc::new(tokio::sync::Barrier::new(plan.count));
+    let all_open = std::rc::Rc::new(std::cell::Cell::new(None));
     let held = crowd
         .run(plan.count, |_| {
             let (crowd, config, ready) = (crowd.clone(), config.clone(), ready.clone());
+            let all_open = all_open.clone();
             async move {
                 let opened = async {
                     let (mut stream, member) = crowd.connect(plan.port, &config).await?;
@@ -186,6 +196,7 @@ pub async fn idle(plan: Plan) -> Outcome {
                 }
                 .await;
                 ready.wait().await;
+                all_open.set(Some(now()));
                 let (mut stream, _member) = opened?;
                 if wire::is_ended(&mut stream, Duration::from_secs_f64(plan.seconds)).await {
                     return Err("an idle connection was ended".to_owned());
@@ -194,5 +205,11 @@ pub async fn idle(plan: Plan) -> Outcome {
             }
         })
         .await;
-    held.outcome(&crowd, |held| format!("{} connections held idle for {:.0?}", held.ended, held.longest))
+    let words = |held: &Held| format!("{} connections held idle for {:.0?}", held.ended, held.longest);
+    Outcome { unfelt_from: all_open.get(), ..held.outcome(&crowd, words) }
+}
+
+/// Seconds of Unix time.
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }

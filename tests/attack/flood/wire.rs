@@ -207,7 +207,7 @@ impl Held {
         if all > wrong.len() {
             wrong.push(format!("{all} complaints in all"));
         }
-        Outcome { connections: crowd.most(), wrong, words }
+        Outcome { connections: crowd.most(), wrong, words, unfelt_from: None }
     }
 }
 
