@@ -166,7 +166,7 @@ const BUFFER_BYTES: usize = 128 * 1024;
 const HYPER_FIELDS: usize = 100;
 
 /// What may be encrypted and unsent over all connections, as long as each has [`LEAST_UNSENT`].
-const UNSENT: usize = 32 * 1024 * 1024;
+const UNSENT: usize = 16 * 1024 * 1024;
 /// The most for one: what rustls takes by itself.
 const MOST_UNSENT: usize = 64 * 1024;
 /// The least: one record of TLS.

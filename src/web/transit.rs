@@ -19,10 +19,11 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 /// Bytes of all bodies that may be held before each body is limited to one piece. As much again, and more, lies where
 /// nobody counts it: in the buffers that the pieces were cut from, and ahead of the readers of connections.
-const PLENTY: usize = 16 * 1024 * 1024;
+const PLENTY: usize = 8 * 1024 * 1024;
 
-/// What one read gives at most when there are more.
-const SMALL_READ: usize = 16 * 1024;
+/// What one read gives at most when there are more: hyper begins with a buffer of this size, and makes it larger once it
+/// is filled.
+const SMALL_READ: usize = 8 * 1024;
 
 /// What a piece counts beside its bytes: what keeps it.
 const PIECE_OVERHEAD: usize = 128;

@@ -137,10 +137,11 @@ def raise_limit():
 
 
 class Stage:
-    """The proxy and all around it."""
+    """The proxy and all around it. What its users cost and how long they wait is measured, or known from another."""
 
-    def __init__(self, whole):
+    def __init__(self, whole, like=None):
         self.limits = WHOLE_LIMITS if whole else SMALL_LIMITS
+        self.like = like
         self.most_files = raise_limit()
         self.running = []
         try:
@@ -176,10 +177,13 @@ class Stage:
     def _measure_base(self):
         """What the users cost and how long they wait, with nobody else there. The first second is that of caches."""
         time.sleep(1)
-        begin, before = time.time(), self.process.seconds()
-        time.sleep(QUIET_SECONDS)
-        self.rate = (self.process.seconds() - before) / (time.time() - begin)
-        self.base = self.users.between(begin, time.time())
+        if self.like:
+            self.rate, self.base = self.like.rate, self.like.base
+        else:
+            begin, before = time.time(), self.process.seconds()
+            time.sleep(QUIET_SECONDS)
+            self.rate = (self.process.seconds() - before) / (time.time() - begin)
+            self.base = self.users.between(begin, time.time())
         _, self.descriptors = self.process.sockets(self.plan["port"])
 
     def stop(self):

@@ -21,7 +21,7 @@ import time
 from dataclasses import dataclass
 
 import flood_stage
-from flood_stage import MEBIBYTE, MOST_SECONDS, QUIET_SECONDS, Stage
+from flood_stage import MEBIBYTE, MOST_SECONDS, Stage
 
 # The bounds of the catalogue.
 ALLOWED_BYTES = 128 * MEBIBYTE
@@ -29,7 +29,7 @@ ALLOWED_BYTES_PER_CONNECTION = 32 * 1024
 ALLOWED_RATIO = 10
 FLAT_BYTES = 16 * MEBIBYTE
 # With more than this left over, the next row gets a new process.
-LEFT_BYTES = 32 * MEBIBYTE
+LEFT_BYTES = 64 * MEBIBYTE
 # What the users' part of the processor time may be misjudged by: a clock that ticks in hundredths, rates that vary.
 GRAIN_SECONDS = 0.15
 # Where the catalogue wants it, the 99th percentile may double; below some milliseconds it is the machine's own. In the
@@ -196,9 +196,9 @@ def judge_log(stage):
 
 def judge_end(stage):
     """All is as it was, and the proxy ends as it should."""
-    time.sleep(QUIET_SECONDS)
+    time.sleep(1)
     now = time.time()
-    last = stage.users.between(now - QUIET_SECONDS, now)
+    last = stage.users.between(now - 1, now)
     fine = bool(last) and not any(record["failed"] for record in last)
     words = f"{len(last)} requests of users, RSS {stage.process.resident() / MEBIBYTE:.0f} MiB"
     yield "after all of it", fine, words
@@ -220,7 +220,7 @@ def attack(whole, seed, only="", live=False):
                 # What the allocator keeps of one attack would count as memory of the next.
                 rows += [judge_log(stage), *judge_end(stage)]
                 stage.stop()
-                stage = Stage(whole)
+                stage = Stage(whole, like=stage)
             rows.append(run(stage, row, whole))
             if live:
                 print(*rows[-1], flush=True)

@@ -196,7 +196,8 @@ pub async fn idle(plan: Plan) -> Outcome {
                 }
                 .await;
                 ready.wait().await;
-                all_open.set(Some(now()));
+                // From when the last one is at rest, too.
+                all_open.set(Some(now() + 1.0));
                 let (mut stream, _member) = opened?;
                 if wire::is_ended(&mut stream, Duration::from_secs_f64(plan.seconds)).await {
                     return Err("an idle connection was ended".to_owned());
