@@ -115,7 +115,7 @@ class Users:
             time.sleep(0.05)
 
     def between(self, begin, end):
-        """The records of requests that ended in this time."""
+        """The records of requests that began in this time and have ended, and of those that failed in it."""
         with self.running.output.open() as output:
             output.seek(self.read)
             for line in iter(output.readline, ""):
@@ -126,7 +126,12 @@ class Users:
                     self.records.append(json.loads(line))
         if self.running.process.poll() is not None:
             raise RuntimeError("the users are gone")
-        return [record for record in self.records if begin <= record["at"] <= end]
+
+        def counts(record):
+            ended, began = record["at"], record["at"] - record["ms"] / 1000
+            return begin <= began <= end or (record["failed"] and begin <= ended <= end)
+
+        return [record for record in self.records if counts(record)]
 
 
 def raise_limit():

@@ -20,8 +20,8 @@ enum End {
     Any,
 }
 
-/// Sends `plan.count` of what `make` makes on one connection after the other until that many were sent, or for
-/// `plan.seconds`.
+/// Sends up to `plan.count` of what `make` makes on one connection after the other, until that many were sent in all or
+/// `plan.seconds` are over.
 async fn flood(plan: Plan, end: End, what: &str, first: Vec<u8>, make: impl Fn(usize) -> Vec<u8>) -> Outcome {
     let (crowd, config) = (Crowd::new(), wire::client(b"h2"));
     let (begun, mut wrong, mut sent, mut connections) = (Instant::now(), Vec::new(), 0, 0);
@@ -37,7 +37,7 @@ async fn flood(plan: Plan, end: End, what: &str, first: Vec<u8>, make: impl Fn(u
         connections += 1;
         let since = Instant::now();
         let (mut reader, mut writer) = tokio::io::split(stream);
-        let (here, goal) = (std::cell::Cell::new(0), plan.count - sent);
+        let (here, goal) = (std::cell::Cell::new(0), plan.count);
         let writing = async {
             let _ = writer.write_all(&[preface(&[]), first.clone()].concat()).await;
             while here.get() < goal {
