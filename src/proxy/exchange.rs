@@ -121,8 +121,9 @@ impl Conn {
         }))
     }
 
-    /// Sends `outgoing`, which is taken, and waits for the head of its answer: at most `limit` from `start`, which is now,
-    /// or from the last byte of the body that the client gave and the application took. `inform` is told of what comes before the answer. A body
+    /// Sends `outgoing`, which is taken, and waits for the head of its answer: at most `limit` from `start`, which is
+    /// now, or from the last byte of the body that the client gave and the application took. `inform` is told of what
+    /// comes before the answer. A body
     /// that still flows when `lifeline` is cut ends there.
     pub(super) async fn exchange(
         &mut self,

@@ -4,6 +4,7 @@
 //! to each field, taken and given back. Knows nothing of when a request may be repeated.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::io::IoSlice;
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use super::upload::Upload;
 
 /// The bytes that one request without a body was written as.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Written {
     keeps: Cell<bool>,
     bytes: RefCell<Vec<u8>>,
@@ -64,6 +65,13 @@ impl Written {
                 _ => return None,
             }
         }
+    }
+}
+
+/// Shows none of the bytes: there are cookies and credentials among them.
+impl fmt::Debug for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Written").field("keeps", &self.keeps).finish_non_exhaustive()
     }
 }
 
