@@ -12,9 +12,11 @@ use super::forwarded;
 use super::host::{RequestHost, sole_authority};
 use super::login::Wanted;
 use super::navigation::{Navigation, same_origin_referer};
+use super::recollection::Recollection;
 use super::reject::{self, Refusal, Why};
 use super::service::{self, LATER_PATHS, RelyingParty, Service};
 use super::{Entrance, LocalListener, LocalService, Worker};
+use crate::clock::UnixTime;
 use crate::path::NormalPath;
 use crate::policy::{Caller, Decision, Denial, Permit, Rule, StepUp};
 use crate::server::{Connection, Violation};
@@ -29,6 +31,8 @@ pub(super) struct Arrived<'w> {
     pub(super) host: Rc<RequestHost>,
     pub(super) target: NormalPath,
     pub(super) entrance: Entrance,
+    /// What is still known from the last request of the connection.
+    pub(super) recollection: Rc<Recollection>,
 }
 
 /// What comes of a request that is not refused.
@@ -50,6 +54,8 @@ pub(super) struct Allowed {
     pub(super) presented: Option<Presented>,
     /// Everybody may send it.
     pub(super) public: bool,
+    /// When that was decided.
+    pub(super) at: UnixTime,
 }
 
 impl Worker {
@@ -85,14 +91,18 @@ impl Worker {
         {
             return Err(Refusal::Origin);
         }
-        let now = self.clock.now();
-        let presented = match self.credentials(&arrived, request.headers()) {
+        let mut now = self.clock.at(entry.time);
+        let presented = match self.credentials(&arrived, request.headers(), now) {
             Ok(found) if !found.known.is_due(now) => Ok(found),
             Err(Missing::Nobody(absent)) => Err(absent),
-            // Boxed like what follows.
-            asks => Box::pin(self.asked(&arrived, request.headers(), asks, entry)).await,
+            asks => {
+                // Boxed like what follows.
+                let answered = Box::pin(self.asked(&arrived, request.headers(), asks, entry)).await;
+                now = self.clock.now();
+                answered
+            }
         };
-        match self.judge(&arrived, request, presented, entry)? {
+        match self.judge(&arrived, request, presented, now, entry)? {
             Next::Forward(allowed) => self.forward(&arrived, request, connection, allowed, entry).await,
             // Boxed, so that requests that are forwarded don't carry the room for logins around.
             Next::SignIn(wishes, absent) => {
@@ -143,7 +153,7 @@ impl Worker {
         if plain {
             return Err(Refusal::Plain { location: service.url(target.as_str()) });
         }
-        Ok(Arrived { local, host, target, entrance })
+        Ok(Arrived { local, host, target, entrance, recollection: Recollection::of(connection) })
     }
 
     /// The service that a request is for, by its host.
@@ -188,6 +198,7 @@ impl Worker {
         arrived: &'a Arrived<'_>,
         request: &Request<Body>,
         presented: Result<Presented, Absent>,
+        now: UnixTime,
         entry: &mut Entry,
     ) -> Result<Next<'a>, Refusal> {
         let service = &arrived.local.service;
@@ -197,7 +208,7 @@ impl Worker {
             && reads_credentials
         {
             entry.detail = Some("a CORS preflight, forwarded without identity (corsPreflight)".to_owned());
-            return Ok(Next::Forward(Allowed { permit, presented: None, public: false }));
+            return Ok(Next::Forward(Allowed { permit, presented: None, public: false, at: now }));
         }
         let rule = policy.find(request.method(), &arrived.target).map_err(Refusal::Ambiguous)?;
         let public = rule.is_some_and(Rule::is_public);
@@ -215,7 +226,7 @@ impl Worker {
             note_loosely(rule, known, entry);
             return Err(refusal);
         }
-        let decision = policy.decide(rule, known.map_or(Caller::Anonymous, Known::caller), self.clock.now());
+        let decision = policy.decide(rule, known.map_or(Caller::Anonymous, Known::caller), now);
         match (&decision, rule, known) {
             (Decision::Allow(_), Some(rule), Some(known)) => {
                 entry.grounds = Some(known.grounds(rule, policy))
@@ -224,14 +235,14 @@ impl Worker {
         }
         match decision {
             Decision::Allow(permit) => {
-                Ok(Next::Forward(Allowed { permit, presented: presented.ok(), public }))
+                Ok(Next::Forward(Allowed { permit, presented: presented.ok(), public, at: now }))
             }
             Decision::Observe(permit, denial) => {
                 entry.action = Action::Observe;
                 entry.drop_reason = Some(drop_reason(&denial));
                 entry.detail = Some(format!("observed only: {denial}"));
                 note_denied_tags(&denial, entry);
-                Ok(Next::Forward(Allowed { permit, presented: presented.ok(), public }))
+                Ok(Next::Forward(Allowed { permit, presented: presented.ok(), public, at: now }))
             }
             Decision::Login(wishes) => Ok(Next::SignIn(wishes, presented.err().unwrap_or(Absent::NoCookie))),
             Decision::StepUp(wanted) => Ok(Next::StepUp(wanted)),

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use http::header::COOKIE;
@@ -191,17 +191,50 @@ pub(super) struct Callers(RefCell<Cache>);
 #[derive(Debug)]
 struct Cache {
     /// By all that the request's Cookie fields say: a browser sends the same ones again and again.
-    by_fields: Shelf<Presented>,
+    by_fields: Shelf<Rc<Remembered<Presented>>>,
     /// By the full text of our own cookies, so that no two can be confused: for requests whose other cookies
     /// have changed.
     by_cookie: Shelf<Rc<Known>>,
     /// The key ring that opened them.
     ring: u64,
+    /// No other cache has the same.
+    token: Rc<()>,
 }
 
 impl Cache {
     fn new(ring: u64) -> Self {
-        Self { by_fields: Shelf::new(), by_cookie: Shelf::new(), ring }
+        Self { by_fields: Shelf::new(), by_cookie: Shelf::new(), ring, token: Rc::default() }
+    }
+}
+
+/// What requests with these Cookie fields bring.
+#[derive(Debug)]
+struct Remembered<V> {
+    brought: V,
+    fields: Rc<[u8]>,
+    /// Of the cache that it is in: what one service lets in is nobody at another.
+    token: Rc<()>,
+}
+
+/// What the last request of a connection brought, for as long as a cache has it. To compare cookies with those of one
+/// request is cheaper than to find them among all.
+#[derive(Debug)]
+pub(super) struct Recent<V = Presented>(RefCell<Weak<Remembered<V>>>);
+
+impl<V> Default for Recent<V> {
+    fn default() -> Self {
+        Self(RefCell::default())
+    }
+}
+
+impl<V> Recent<V> {
+    fn note(&self, remembered: &Rc<Remembered<V>>) {
+        *self.0.borrow_mut() = Rc::downgrade(remembered);
+    }
+
+    fn of(&self, token: &Rc<()>, fields: &[u8]) -> Option<Rc<Remembered<V>>> {
+        let recent = self.0.borrow().upgrade()?;
+        (Rc::ptr_eq(&recent.token, token) && *recent.fields == *fields).then_some(recent)
     }
 }
 
@@ -216,13 +249,20 @@ impl Callers {
         service: &Service,
         party: &RelyingParty,
         headers: &HeaderMap,
+        (recent, now): (&Recent, UnixTime),
         most_bytes: usize,
     ) -> Result<Presented, Missing> {
         let fields = cookie_fields(headers).ok_or(Absent::NoCookie)?;
-        let remembered = self.of_ring(party.sealer.ring()).by_fields.get(&fields);
+        let remembered = {
+            let mut cache = self.of_ring(party.sealer.ring());
+            recent.of(&cache.token, &fields).or_else(|| cache.by_fields.get(&fields))
+        };
         let presented = match remembered {
-            Some(presented) => match party.sessions.check(&presented.known.session) {
-                Ok(()) => presented,
+            Some(remembered) => match party.sessions.check_at(&remembered.brought.known.session, now) {
+                Ok(()) => {
+                    recent.note(&remembered);
+                    remembered.brought.clone()
+                }
                 Err(absent) => {
                     self.0.borrow_mut().by_fields.remove(&fields);
                     return Err(missing(party, headers, absent));
@@ -264,7 +304,11 @@ impl Callers {
             Presented { known, cookie: service.own_cookies.strip(headers).into(), outdated: false };
         if let Some(fields) = cookie_fields(headers) {
             let weight = weight(&fields, presented.known.stored_bytes);
-            self.0.borrow_mut().by_fields.put(&fields, presented.clone(), weight, most_bytes);
+            let fields = Rc::<[u8]>::from(&*fields);
+            let mut cache = self.0.borrow_mut();
+            let token = cache.token.clone();
+            let remembered = Remembered { brought: presented.clone(), fields: fields.clone(), token };
+            cache.by_fields.put(fields, Rc::new(remembered), weight, most_bytes);
         }
         presented
     }
@@ -310,7 +354,7 @@ impl Callers {
         }
         let known = Rc::new(Known::new(session, service, party));
         let weight = weight(key, known.stored_bytes);
-        self.0.borrow_mut().by_cookie.put(key, known.clone(), weight, most_bytes);
+        self.0.borrow_mut().by_cookie.put(key.into(), known.clone(), weight, most_bytes);
         Ok(known)
     }
 
@@ -360,7 +404,7 @@ fn missing(party: &RelyingParty, headers: &HeaderMap, absent: Absent) -> Missing
 #[derive(Debug)]
 struct Shelf<V> {
     /// With the weight of each.
-    entries: LruCache<Box<[u8]>, (V, usize)>,
+    entries: LruCache<Rc<[u8]>, (V, usize)>,
     bytes: usize,
 }
 
@@ -373,9 +417,9 @@ impl<V: Clone> Shelf<V> {
         self.entries.get(key).map(|(value, _)| value.clone())
     }
 
-    fn put(&mut self, key: &[u8], value: V, weight: usize, most_bytes: usize) {
+    fn put(&mut self, key: Rc<[u8]>, value: V, weight: usize, most_bytes: usize) {
         self.bytes += weight;
-        if let Some((_, (_, weight))) = self.entries.push(key.into(), (value, weight)) {
+        if let Some((_, (_, weight))) = self.entries.push(key, (value, weight)) {
             self.bytes -= weight;
         }
         while self.bytes > most_bytes {
@@ -416,13 +460,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_a_connection_brought_last_counts_for_the_same_cookies_in_the_same_cache() {
+        let (one, another) = (Cache::new(0).token, Cache::new(0).token);
+        let recent = Recent::default();
+        assert!(recent.of(&one, b"a=1").is_none());
+        let fields = Rc::from(&b"a=1"[..]);
+        let remembered = Rc::new(Remembered { brought: (), fields, token: one.clone() });
+        recent.note(&remembered);
+        assert!(recent.of(&one, b"a=1").is_some_and(|found| Rc::ptr_eq(&found, &remembered)));
+        for fields in [&b"a=2"[..], b"a=", b"a=1;", b""] {
+            assert!(recent.of(&one, fields).is_none(), "{fields:?}");
+        }
+        assert!(recent.of(&another, b"a=1").is_none(), "another service, or another key ring");
+        drop(remembered);
+        assert!(recent.of(&one, b"a=1").is_none(), "it does not keep what the cache has let go");
+    }
+
+    #[test]
     fn what_is_only_in_the_store_weighs_too() {
         const MOST: usize = 4 << 20;
         for (stored_bytes, kept) in [(0, 1_000), (100_000, 10), (MOST, 0)] {
             let mut shelf = Shelf::new();
             for number in 0..1_000_u32 {
                 let key = number.to_be_bytes();
-                shelf.put(&key, number, weight(&key, stored_bytes), MOST);
+                shelf.put(key.into_iter().collect(), number, weight(&key, stored_bytes), MOST);
             }
             assert_eq!(shelf.entries.len(), kept, "{stored_bytes} bytes each");
             assert!(shelf.bytes <= MOST);

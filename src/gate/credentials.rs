@@ -11,6 +11,7 @@ use super::callers::{Known, Missing, Presented};
 use super::entry::Entry;
 use super::service::RelyingParty;
 use super::{Entrance, Worker};
+use crate::clock::UnixTime;
 use crate::session::{Absent, Session};
 
 impl Worker {
@@ -19,10 +20,11 @@ impl Worker {
         &self,
         arrived: &Arrived<'_>,
         headers: &HeaderMap,
+        now: UnixTime,
     ) -> Result<Presented, Missing> {
         match &arrived.local.service.relying_party {
             Some(party) if arrived.entrance != Entrance::PublicOnly => {
-                self.presented(arrived, party, headers)
+                self.presented(arrived, party, headers, now)
             }
             _ => Err(Absent::NoCookie.into()),
         }
@@ -86,7 +88,7 @@ impl Worker {
         party: &RelyingParty,
         headers: &HeaderMap,
     ) -> Result<Rc<Known>, Absent> {
-        let presented = match self.presented(arrived, party, headers) {
+        let presented = match self.presented(arrived, party, headers, self.clock.now()) {
             Ok(presented) => presented,
             Err(Missing::Nobody(absent)) => return Err(absent),
             Err(Missing::Stored(ticket)) => {
@@ -103,9 +105,11 @@ impl Worker {
         arrived: &Arrived<'_>,
         party: &RelyingParty,
         headers: &HeaderMap,
+        now: UnixTime,
     ) -> Result<Presented, Missing> {
         let local = arrived.local;
-        local.callers.find(&local.service, party, headers, self.limits.session_cache_bytes)
+        let recent = &arrived.recollection.presented;
+        local.callers.find(&local.service, party, headers, (recent, now), self.limits.session_cache_bytes)
     }
 
     /// Keeps a session that has come from the store.

@@ -25,7 +25,8 @@ use crate::web::body::{End, Flow, Observer};
 pub(super) struct Entry {
     journal: Rc<Journal>,
     counters: Arc<RequestCounters>,
-    time: SystemTime,
+    /// When the request came, by the machine's clock.
+    pub(super) time: SystemTime,
     /// When the request began.
     pub(super) started: Instant,
     status: u16,

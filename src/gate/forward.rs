@@ -1,6 +1,5 @@
 //! The last step: strips, stamps and sends what is allowed, and cleans the answer.
 
-use std::net::IpAddr;
 use std::rc::Rc;
 
 use http::header::{CACHE_CONTROL, VARY};
@@ -9,12 +8,11 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use super::admit::{Allowed, Arrived};
 use super::callers::Presented;
 use super::entry::Entry;
-use super::host::RequestHost;
 use super::login::append_cookies;
 use super::reject::Refusal;
 use super::service::Service;
 use super::{Entrance, Worker};
-use crate::proxy::{self, Client, ClientInfo, CookieHeader, Terms};
+use crate::proxy::{self, CookieHeader, Terms};
 use crate::server::Connection;
 use crate::session::Stripped;
 use crate::web::Body;
@@ -30,13 +28,12 @@ impl Worker {
         entry: &mut Entry,
     ) -> Result<Response<Body>, Refusal> {
         let service = &arrived.local.service;
-        let Allowed { permit, presented, public } = allowed;
+        let Allowed { permit, presented, public, at: now } = allowed;
         entry.accept();
         let (known, cookie, outdated) = match presented {
             Some(Presented { known, cookie, outdated }) => (Some(known), cookie, outdated),
             None => (None, service.own_cookies.strip(request.headers()).into(), false),
         };
-        let now = self.clock.now();
         let session = known.as_ref().zip(service.relying_party.as_ref());
         // A newest revision is on its way to the browser already.
         let mut renewed = session
@@ -46,7 +43,7 @@ impl Worker {
         // What everybody may see does not end with anybody's session.
         let bound = session.filter(|_| !public);
         let tls = arrived.entrance != Entrance::PublicOnly;
-        let told = told(connection, entry, arrived, tls);
+        let told = arrived.recollection.told(entry, arrived, tls);
         let inform = |status, headers: &HeaderMap| connection.inform(status, headers);
         let terms = Terms {
             client: &told.fields,
@@ -92,34 +89,6 @@ impl Worker {
         }
         Ok(response)
     }
-}
-
-/// What the application was told last of the client of a connection.
-struct Told {
-    address: IpAddr,
-    host: Rc<RequestHost>,
-    fields: Client,
-}
-
-/// What the application is told of the client: the same as at the last request of the connection, as a rule.
-fn told(connection: &Connection, entry: &Entry, arrived: &Arrived<'_>, tls: bool) -> Rc<Told> {
-    let mut memory = connection.memory.borrow_mut();
-    let last = memory.as_ref().and_then(|memory| memory.clone().downcast::<Told>().ok());
-    if let Some(last) = last
-        && last.address == entry.client
-        && last.host == arrived.host
-    {
-        return last;
-    }
-    let fields = Client::new(&ClientInfo {
-        address: entry.client,
-        scheme: if tls { "https" } else { "http" },
-        host: &arrived.host.authority,
-        port: arrived.host.port.unwrap_or(if tls { 443 } else { 80 }),
-    });
-    let told = Rc::new(Told { address: entry.client, host: arrived.host.clone(), fields });
-    *memory = Some(told.clone());
-    told
 }
 
 /// Whether the application is told who asks, also where everybody may. A shared cache must then not show one

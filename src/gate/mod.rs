@@ -17,6 +17,7 @@ mod host;
 mod login;
 mod logout;
 mod navigation;
+mod recollection;
 mod refresh;
 mod reject;
 mod service;

@@ -55,7 +55,8 @@ pub(super) struct Conn {
     is_wide: bool,
 }
 
-/// Largest head of an answer, status line included.
+/// Largest head of an answer, status line included. Also the most that is read of its body at a time: what is read
+/// should still be near the processor when it is encrypted.
 const MAX_ANSWER_HEAD_BYTES: usize = 128 * 1024;
 
 /// How long the body of a request with `Expect: 100-continue` is held back for an application that does not
@@ -93,7 +94,7 @@ impl Conn {
     /// HTTP/1.1 over `io`. Between requests it waits in the pool `home`, for at most `idle_limit`.
     pub(super) async fn new(io: Io, home: &Rc<Pool>, idle_limit: Duration) -> Result<Box<Self>, Error> {
         let mut builder = Builder::new();
-        builder.max_header_size(MAX_ANSWER_HEAD_BYTES);
+        builder.max_header_size(MAX_ANSWER_HEAD_BYTES).max_buf_size(MAX_ANSWER_HEAD_BYTES);
         let is_wide = home.is_wide();
         if is_wide {
             builder.max_headers(MAX_ANSWER_FIELDS);
@@ -134,8 +135,8 @@ impl Conn {
         lifeline: Option<&Lifeline>,
     ) -> Result<Response<Incoming>, Failure> {
         self.ear.listen(inform.is_some());
-        let mut request = outgoing.take().ok_or(Failure::Final(Error::BadTarget))?;
-        let mut consent = Consent::listen(&mut request, progress, limit);
+        let mut consent = outgoing.as_mut().and_then(|request| Consent::listen(request, progress, limit));
+        let request = outgoing.take().ok_or(Failure::Final(Error::BadTarget))?;
         let mut answer = pin!(self.sender.try_send_request(request));
         let mut cut = pin!(until_cut(lifeline));
         self.timer.as_mut().reset(start + limit);

@@ -103,53 +103,39 @@ impl Forwarder {
         self.tunnels.close();
     }
 
-    pub(super) async fn send(
+    pub(super) fn send<'a>(
+        &'a self,
+        request: &'a mut Request<Body>,
+        path: &'a NormalPath,
+        mut terms: Terms<'a>,
+    ) -> impl Future<Output = Result<Response<Body>, Error>> + 'a {
+        // What is lent to a future need not be moved into it.
+        async move {
+            match &self.links {
+                Some(links) => Box::pin(self.send_http2(links, request, path, &mut terms)).await,
+                None => self.send_http1(request, path, &mut terms).await,
+            }
+        }
+    }
+
+    async fn send_http1(
         &self,
         request: &mut Request<Body>,
         path: &NormalPath,
-        terms: Terms<'_>,
+        terms: &mut Terms<'_>,
     ) -> Result<Response<Body>, Error> {
-        let noted = Noted::of(request.headers(), &self.mapped);
-        let upgrade = if noted.connection { Upgrade::read(request)? } else { None };
-        let said = noted.trailers.then(|| trailers::Said::read(request.headers(), &self.mapped));
-        let said = said.unwrap_or_default();
-        headers::prepare(request.headers_mut(), &noted, &terms);
-        let body = std::mem::take(request.body_mut());
-        let method = std::mem::take(request.method_mut());
-        let mut fields = std::mem::take(request.headers_mut());
-        headers::frame(&mut fields, &method, &body, &noted);
-        let uri = target(request.uri(), path)?;
-        if let Some(links) = &self.links {
-            if upgrade.is_some_and(|upgrade| upgrade.is_websocket()) {
-                return Err(Error::NoWebSocket);
-            }
-            said.restate(&mut fields, HttpVersion::Http2);
-            let takes_trailers = request.version() == Version::HTTP_2;
-            let head = (method, uri, fields);
-            return Box::pin(self.send_http2(links, head, body, takes_trailers, terms)).await;
-        }
-        said.restate(&mut fields, HttpVersion::Http1);
-        if let Some(upgrade) = &upgrade {
-            upgrade.ask(&mut fields);
-        }
-        let held = noted.expect && expects_continue(&fields);
-        let body = self.watched(body, &terms, Some(self.body_idle_timeout));
-        let (upload, progress) = Upload::new(body, self.mapped.clone(), held);
-
-        let mut outgoing = Request::new(upload);
-        *outgoing.method_mut() = method;
-        *outgoing.uri_mut() = uri;
-        *outgoing.headers_mut() = fields;
-        let mut outgoing = Some(outgoing);
+        let mut outgoing = None;
+        let (upgrade, progress) = self.write_http1(&mut outgoing, request, path, terms)?;
+        let informed = terms.inform;
         let clean_and_inform = |status, mut headers: HeaderMap| {
-            if let Some(inform) = terms.inform
+            if let Some(inform) = informed
                 && headers::clean(status, &mut headers, &self.own_cookies, false).is_ok()
             {
                 inform(status, &headers);
             }
         };
-        let inform: Option<&Heard<'_>> = terms.inform.is_some().then_some(&clean_and_inform);
-        let (conn, answer) = self.exchange(&mut outgoing, progress.as_deref(), inform, &terms).await?;
+        let inform: Option<&Heard<'_>> = informed.is_some().then_some(&clean_and_inform);
+        let (conn, answer) = self.exchange(&mut outgoing, progress.as_deref(), inform, terms).await?;
 
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             upgrade.map_or(Ok(()), |upgrade| upgrade.declined(answer.status()))?;
@@ -163,37 +149,95 @@ impl Forwarder {
         Box::pin(self.open_tunnel(conn, answer, upgrade, terms)).await
     }
 
-    /// The same over HTTP/2. The head is prepared but for what only HTTP/1.1 has.
+    /// Makes the request that goes out over HTTP/1.1 of the client's, and puts it into `outgoing`.
+    fn write_http1(
+        &self,
+        outgoing: &mut Option<Request<Upload>>,
+        request: &mut Request<Body>,
+        path: &NormalPath,
+        terms: &Terms<'_>,
+    ) -> Result<(Option<Upgrade>, Option<Rc<Progress>>), Error> {
+        let noted = Noted::of(request.headers(), &self.mapped);
+        let upgrade = if noted.connection { Upgrade::read(request)? } else { None };
+        let Draft { uri, said, mut fields, body } = self.draft(request, path, &noted, terms)?;
+        said.restate(&mut fields, HttpVersion::Http1);
+        if let Some(upgrade) = &upgrade {
+            upgrade.ask(&mut fields);
+        }
+        let held = noted.expect && expects_continue(&fields);
+        let body = self.watched(body, terms, Some(self.body_idle_timeout));
+        let (upload, progress) = Upload::new(body, self.mapped.clone(), held);
+        let written = outgoing.insert(Request::new(upload));
+        *written.method_mut() = std::mem::take(request.method_mut());
+        *written.uri_mut() = uri;
+        *written.headers_mut() = fields;
+        Ok((upgrade, progress))
+    }
+
+    /// What goes out, but for what is different in each version of HTTP. Of the request its method is left.
+    fn draft(
+        &self,
+        request: &mut Request<Body>,
+        path: &NormalPath,
+        noted: &Noted,
+        terms: &Terms<'_>,
+    ) -> Result<Draft, Error> {
+        let said = noted.trailers.then(|| trailers::Said::read(request.headers(), &self.mapped));
+        let uri = target(request.uri(), path)?;
+        let body = std::mem::take(request.body_mut());
+        let mut fields = std::mem::take(request.headers_mut());
+        headers::prepare(&mut fields, noted, terms);
+        headers::frame(&mut fields, request.method(), &body, noted);
+        Ok(Draft { uri, said: said.unwrap_or_default(), fields, body })
+    }
+
     async fn send_http2(
         &self,
         links: &Links,
-        (method, uri, mut fields): (Method, Uri, HeaderMap),
-        body: Body,
-        takes_trailers: bool,
-        terms: Terms<'_>,
+        request: &mut Request<Body>,
+        path: &NormalPath,
+        terms: &mut Terms<'_>,
     ) -> Result<Response<Body>, Error> {
+        let takes_trailers = request.version() == Version::HTTP_2;
+        let (outgoing, progress, is_grpc) = self.write_http2(request, path, terms)?;
+        // A call says itself how long it may take (`grpc-timeout`).
+        let wait = http2::Wait {
+            limit: (!is_grpc).then_some(self.response_timeout),
+            end: terms.ends_at.filter(|_| is_grpc),
+            lifeline: terms.lifeline.as_deref(),
+        };
+        let answer = call(links, outgoing, progress.as_deref(), wait).await?;
+        self.answer(answer.head, answer.body, takes_trailers, terms)
+    }
+
+    /// Makes the request that goes out over HTTP/2 of the client's. True: it is a gRPC call.
+    fn write_http2(
+        &self,
+        request: &mut Request<Body>,
+        path: &NormalPath,
+        terms: &Terms<'_>,
+    ) -> Result<(Request<Upload>, Option<Rc<Progress>>, bool), Error> {
+        let noted = Noted::of(request.headers(), &self.mapped);
+        if noted.connection && Upgrade::read(request)?.is_some_and(|upgrade| upgrade.is_websocket()) {
+            return Err(Error::NoWebSocket);
+        }
+        let Draft { uri, said, mut fields, body } = self.draft(request, path, &noted, terms)?;
+        said.restate(&mut fields, HttpVersion::Http2);
         // `:authority` says it (RFC 9113 section 8.3.1); frames delimit the body; and a stream that is refused
         // costs no connection, so there is nothing to wait for before the body is sent.
         for name in [HOST, TRANSFER_ENCODING, EXPECT] {
             fields.remove(name);
         }
         let is_grpc = Media::of(&fields).is_grpc();
-        // A call says itself how long it may take (`grpc-timeout`), and streams may be silent.
-        let limits = (!is_grpc).then_some((self.body_idle_timeout, self.response_timeout)).unzip();
-        let wait = http2::Wait {
-            limit: limits.1,
-            end: terms.ends_at.filter(|_| is_grpc),
-            lifeline: terms.lifeline.as_deref(),
-        };
-        let body = self.watched(body, &terms, limits.0);
+        // The streams of a call may be silent.
+        let body = self.watched(body, terms, (!is_grpc).then_some(self.body_idle_timeout));
         let (upload, progress) = Upload::new(body, self.mapped.clone(), false);
-        let mut request = Request::new(upload);
-        *request.method_mut() = method;
-        *request.uri_mut() = absolute(uri, &self.connector, terms.client.authority.clone())?;
-        *request.headers_mut() = fields;
-        *request.version_mut() = Version::HTTP_2;
-        let answer = call(links, request, progress.as_deref(), wait).await?;
-        self.answer(answer.head, answer.body, takes_trailers, terms)
+        let mut written = Request::new(upload);
+        *written.method_mut() = std::mem::take(request.method_mut());
+        *written.uri_mut() = absolute(uri, &self.connector, terms.client.authority.clone())?;
+        *written.headers_mut() = fields;
+        *written.version_mut() = Version::HTTP_2;
+        Ok((written, progress, is_grpc))
     }
 
     fn watched(&self, mut body: Body, terms: &Terms<'_>, idle_limit: Option<Duration>) -> Body {
@@ -217,7 +261,11 @@ impl Forwarder {
     ) -> Result<(Box<Conn>, Response<Incoming>), Error> {
         let repeatable =
             progress.is_none() && outgoing.as_ref().is_some_and(|request| request.method().is_idempotent());
-        let mut waiting = self.pool.take(!repeatable).await;
+        if !repeatable {
+            self.pool.hear().await;
+        }
+        let mut now = Instant::now();
+        let mut waiting = self.pool.take(now);
         // Three times at most: a waiting connection dies once, and connections are widened once.
         loop {
             let had_served = waiting.is_some();
@@ -226,12 +274,14 @@ impl Forwarder {
                 None => {
                     // Boxed: connecting takes much room, and is rare.
                     let io = Box::pin(self.connector.connect(self.connect_timeout)).await?;
-                    Box::pin(Conn::new(io, &self.pool, self.idle_timeout)).await?
+                    let conn = Box::pin(Conn::new(io, &self.pool, self.idle_timeout)).await?;
+                    now = Instant::now();
+                    conn
                 }
             };
             conn.keep_written(repeatable);
             let lifeline = terms.lifeline.as_deref();
-            let limit = (Instant::now(), self.response_timeout);
+            let limit = (now, self.response_timeout);
             let answer = conn.exchange(outgoing, progress, limit, inform, lifeline).await;
             *outgoing = Some(match answer {
                 Ok(answer) => return Ok((conn, answer)),
@@ -252,9 +302,9 @@ impl Forwarder {
         mut head: response::Parts,
         body: Option<PeerBody>,
         takes_trailers: bool,
-        terms: Terms<'_>,
+        terms: &mut Terms<'_>,
     ) -> Result<Response<Body>, Error> {
-        still_there(&terms)?;
+        still_there(terms)?;
         let answered = headers::clean(head.status, &mut head.headers, &self.own_cookies, terms.private)?;
         let mut body = match body {
             None => Body::Empty,
@@ -262,14 +312,14 @@ impl Forwarder {
                 let media = Media::of(&head.headers);
                 peer.set_idle_limit((!media.may_be_silent()).then_some(self.body_idle_timeout));
                 peer.set_farewell(media.farewell(takes_trailers));
-                peer.belongs_to(terms.ends_at, terms.lifeline);
+                peer.belongs_to(terms.ends_at, terms.lifeline.take());
                 Body::Peer(Box::new(peer))
             }
         };
         if answered.has_odd_length() {
             headers::unify_content_length(&mut head.headers, &body);
         }
-        if let Some(observer) = terms.observer {
+        if let Some(observer) = terms.observer.take() {
             body = body.observe(Flow::ToClient, observer);
         }
         // Ours, not the application's.
@@ -282,10 +332,10 @@ impl Forwarder {
         conn: Box<Conn>,
         answer: Response<Incoming>,
         upgrade: Upgrade,
-        terms: Terms<'_>,
+        terms: &mut Terms<'_>,
     ) -> Result<Response<Body>, Error> {
         upgrade.accepted(answer.headers())?;
-        still_there(&terms)?;
+        still_there(terms)?;
         let mut response = Response::new(Body::Empty);
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         *response.headers_mut() = answer.into_parts().0.headers;
@@ -295,11 +345,19 @@ impl Forwarder {
         let has_frames = upgrade.is_websocket();
         let client = upgrade.into_client();
         let (upstream, early) = conn.into_io().await;
-        let Terms { ends_at, lifeline, observer, .. } = terms;
+        let (ends_at, lifeline, observer) = (terms.ends_at, terms.lifeline.take(), terms.observer.take());
         let tunnel = Tunnel { client, upstream, early, has_frames, ends_at, lifeline, observer };
         tokio::task::spawn_local(self.tunnels.clone().run(tunnel));
         Ok(response)
     }
+}
+
+/// A request on its way out, in parts.
+struct Draft {
+    uri: Uri,
+    said: trailers::Said,
+    fields: HeaderMap,
+    body: Body,
 }
 
 /// Longest timeout. Adding one to the present can't overflow.

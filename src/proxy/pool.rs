@@ -25,17 +25,17 @@ const MAX_IDLE: usize = 128;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
 
 impl Pool {
-    /// A connection that was still open when last heard of. With `surely`, the news that have arrived by
-    /// now are heard first: for requests that can't be repeated should it turn out to be closed.
-    pub(super) async fn take(&self, surely: bool) -> Option<Box<Conn>> {
-        if surely && !self.idle.borrow().is_empty() {
+    /// Hears the news that have arrived by now: for requests that can't be repeated should a connection turn out to be
+    /// closed.
+    pub(super) async fn hear(&self) {
+        if !self.idle.borrow().is_empty() {
             // Yielding makes the runtime ask the kernel, and so notice connections that were closed.
             tokio::task::yield_now().await;
         }
-        self.take_at(Instant::now())
     }
 
-    pub(super) fn take_at(&self, now: Instant) -> Option<Box<Conn>> {
+    /// A connection that was still open when last heard of.
+    pub(super) fn take(&self, now: Instant) -> Option<Box<Conn>> {
         loop {
             let mut conn = self.idle.borrow_mut().pop()?;
             if conn.is_open(now) {

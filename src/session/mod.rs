@@ -17,6 +17,7 @@ mod keygen;
 mod keys;
 mod login;
 mod own;
+mod packed;
 mod parts;
 mod payload;
 pub mod redis;
@@ -163,7 +164,11 @@ impl Sessions {
     /// Whether the session is within its bounds now. [`Sessions::open`] has asked already; a session that was
     /// kept in memory must be asked again at every request.
     pub fn check(&self, session: &Session) -> Result<(), Absent> {
-        let now = self.clock.now();
+        self.check_at(session, self.clock.now())
+    }
+
+    /// The same for whoever knows what time it is.
+    pub fn check_at(&self, session: &Session, now: UnixTime) -> Result<(), Absent> {
         // The clock was wrong when this was sealed, or is wrong now. Believing it would prolong the session
         // past its bounds by as much as the clock is off; a new login puts it right.
         let latest = now.plus(MAX_CLOCK_DIFFERENCE);
@@ -178,7 +183,7 @@ impl Sessions {
             return Err(Absent::TokenExpired);
         }
         let is_idle = |last_used| now.since(last_used) >= self.config.idle_timeout;
-        if is_idle(session.sealed_at) && is_idle(self.last_used(session)) {
+        if is_idle(session.sealed_at) && is_idle(self.last_used(session, now)) {
             return Err(Absent::IdleTimeout);
         }
         Ok(())
@@ -193,8 +198,8 @@ impl Sessions {
     }
 
     /// When the session was last used, by what its cookie says and by what was noted in this process.
-    fn last_used(&self, session: &Session) -> UnixTime {
-        let latest = self.clock.now().plus(MAX_CLOCK_DIFFERENCE);
+    fn last_used(&self, session: &Session, now: UnixTime) -> UnixTime {
+        let latest = now.plus(MAX_CLOCK_DIFFERENCE);
         // What was noted by a clock that was wrong prolongs nothing.
         let noted = self.activity.last(session.id).filter(|noted| *noted <= latest);
         noted.map_or(session.sealed_at, |noted| noted.max(session.sealed_at))
@@ -224,7 +229,7 @@ impl Sessions {
 
     /// When the session ends if it is not sealed anew.
     pub fn idle_expires_at(&self, session: &Session) -> UnixTime {
-        self.last_used(session).plus(self.config.idle_timeout).min(self.expires_at(session))
+        self.last_used(session, self.clock.now()).plus(self.config.idle_timeout).min(self.expires_at(session))
     }
 }
 

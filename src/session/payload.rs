@@ -13,9 +13,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::SessionError;
 use super::redis::Ticket;
 use super::seal::SealError;
+use super::{SessionError, packed};
 use crate::clock::{Millis, UnixTime};
 use crate::secret::Secret;
 use crate::tag::Claims;
@@ -175,6 +175,8 @@ impl Session {
     }
 
     pub(super) fn to_payload(&self, sealed_at: UnixTime) -> Result<Zeroizing<Vec<u8>>, SealError> {
+        let id_token = self.id_token.as_ref().map(|text| text.expose().as_str());
+        let packed = id_token.and_then(packed::pack).map(Zeroizing::new);
         let payload = Payload {
             version: PAYLOAD_VERSION,
             id: self.id.to_string().into(),
@@ -191,13 +193,23 @@ impl Session {
             auth_time: self.auth_time,
             revision: self.revision,
             grant: self.grant.as_ref().map(GrantText::of),
-            id_token: self.id_token.as_ref().map(|text| text.expose().as_str().into()),
+            id_token: id_token.filter(|_| packed.is_none()).map(Cow::Borrowed),
         };
-        serde_json::to_vec(&payload).map(Zeroizing::new).map_err(|_| SealError::Encoding)
+        let mut bytes = Zeroizing::new(serde_json::to_vec(&payload).map_err(|_| SealError::Encoding)?);
+        if let Some(packed) = packed {
+            bytes.push(TOKEN_FOLLOWS);
+            bytes.extend_from_slice(&packed);
+        }
+        Ok(bytes)
     }
 
     pub(super) fn from_payload(payload: &[u8]) -> Option<Session> {
-        let payload: Payload<'_> = serde_json::from_slice(payload).ok()?;
+        let mut parts = payload.splitn(2, |byte| *byte == TOKEN_FOLLOWS);
+        let payload: Payload<'_> = serde_json::from_slice(parts.next()?).ok()?;
+        let id_token = match parts.next() {
+            Some(packed) => Some(packed::unpack(packed)?),
+            None => payload.id_token.map(Cow::into_owned),
+        };
         if !READABLE.contains(&payload.version) {
             return None;
         }
@@ -217,7 +229,7 @@ impl Session {
             auth_time: payload.auth_time,
             revision: payload.revision,
             grant: payload.grant.map(GrantText::into_grant),
-            id_token: payload.id_token.map(|text| Secret::new(text.into_owned())),
+            id_token: id_token.map(Secret::new),
             ticket: None,
         })
     }
@@ -264,8 +276,8 @@ impl fmt::Debug for SessionId {
     }
 }
 
-/// The session as JSON. The version changes when an older Portcullis could misread it; another version is
-/// no session, and its owner logs in again.
+/// The session as JSON, with the ID token behind it if that can be packed. The version changes when an older Portcullis
+/// could misread it; another version is no session, and its owner logs in again.
 #[derive(Serialize, Deserialize)]
 struct Payload<'a> {
     #[serde(rename = "v")]
@@ -346,6 +358,9 @@ fn is_zero(number: &u32) -> bool {
 fn no_names(names: &Cow<'_, BTreeSet<String>>) -> bool {
     names.is_empty()
 }
+
+/// What stands between the JSON and a packed token. No JSON has such a byte: in strings it is escaped.
+const TOKEN_FOLLOWS: u8 = 0;
 
 /// Version 2 has the grant. An older Portcullis would drop it without a word.
 const PAYLOAD_VERSION: u8 = 2;

@@ -420,3 +420,20 @@ fn a_payload_of_another_version_is_no_session() {
     assert!(Session::from_payload(b"{}").is_none());
     assert!(Session::from_payload(b"").is_none());
 }
+
+#[test]
+fn a_kept_id_token_comes_back_whatever_it_looks_like() {
+    let jwt = format!("{}.{}.{}", "eyJhbGciOiJFUzI1NiJ9", "a".repeat(800), "_-".repeat(42));
+    for (token, is_smaller) in [(jwt.as_str(), true), ("a.b", false), ("\0.\0.\0", false), ("", false)] {
+        let session = Session { id_token: Some(crate::secret::Secret::new(token.to_owned())), ..alice() };
+        let payload = session.to_payload(START).unwrap();
+        let plain = alice().to_payload(START).unwrap();
+        assert_eq!(payload.len() < plain.len() + token.len() * 4 / 5, is_smaller, "{token:.20}");
+        let opened = Session::from_payload(&payload).unwrap();
+        assert_eq!(opened.id_token.as_ref().map(|token| token.expose().as_str()), Some(token));
+        assert!(opened == session);
+        if is_smaller {
+            assert!(Session::from_payload(&payload[..payload.len() - 1]).is_none(), "half a token is none");
+        }
+    }
+}

@@ -57,8 +57,26 @@ pub(super) fn find_control(bytes: &[u8]) -> usize {
         }
         skipped += WIDTH;
     }
-    let rest = bytes.get(skipped..).unwrap_or_default();
+    // Most lines are short. Eight bytes as one number, with the first as its lowest byte.
+    let (words, rest) = bytes.get(skipped..).unwrap_or_default().as_chunks();
+    for word in words {
+        let found = controls(u64::from_le_bytes(*word));
+        if found != 0 {
+            return skipped + (found.trailing_zeros() / u8::BITS) as usize;
+        }
+        skipped += word.len();
+    }
     skipped + rest.iter().position(|&byte| is_control(byte)).unwrap_or(rest.len())
+}
+
+/// Has the highest bit of each byte of `word` that is a control character. Above the lowest one it may have others as
+/// well, for a subtraction borrows from the next byte.
+fn controls(word: u64) -> u64 {
+    const EACH: u64 = u64::MAX / 0xff;
+    let del = word ^ (EACH * 0x7f);
+    let below_space = word.wrapping_sub(EACH * 0x20) & !word;
+    let is_del = del.wrapping_sub(EACH) & !del;
+    (below_space | is_del) & (EACH * 0x80)
 }
 
 /// Whether `host` is a registered name, an IPv4 address or a bracketed IPv6 address, with an optional
@@ -146,6 +164,16 @@ mod tests {
                 bytes[at] = 0x80;
                 assert_eq!(find_control(&bytes), length, "bytes over 0x7f are no controls");
             }
+        }
+        for around in [b' ', b'!', b'~', 0x80, 0x9f, 0xa0, 0xff] {
+            for at in 0..20 {
+                for control in (0..b' ').chain([0x7f]) {
+                    let mut bytes = [around; 20];
+                    bytes[at] = control;
+                    assert_eq!(find_control(&bytes), at, "{control:#x} among {around:#x}");
+                }
+            }
+            assert_eq!(find_control(&[around; 20]), 20, "{around:#x}");
         }
     }
 
