@@ -1,24 +1,44 @@
 #!/bin/sh
-# Runs the compiler for cargo (`build.rustc-wrapper`), and gives optimised builds the profile that benches/profile.py
-# took of a proxy at work. Not for fuzzing, nor for another compiler than the profile is from.
+# Runs the compiler for cargo (`build.rustc-wrapper`), and gives optimised builds what benches/profile.py recorded of a
+# proxy at work: to the compiler the profile, and to the linker the order of functions. Not for fuzzing, nor for another
+# compiler than the record is from.
 #
-# PORTCULLIS_PROFILE has other flags in its place; set to nothing, release builds are made without a profile. A wrapper
-# of your own (RUSTC_WRAPPER, such as sccache) takes the place of this one: the same program, somewhat slower.
+# PORTCULLIS_PROFILE has other flags in place of both; set to nothing, release builds are made without a profile. A
+# wrapper of your own (RUSTC_WRAPPER, such as sccache) takes the place of this one: the same program, somewhat slower.
 set -u
 rustc=$1
 shift
+folder=${0%/*}
 case " $* " in
-*" fuzzing "* | *sancov*) ;;
-*" opt-level="*)
-  profile=${0%/*}/release.profdata
-  if [ -n "${PORTCULLIS_PROFILE+set}" ]; then
-    # shellcheck disable=SC2086 # several flags
-    exec "$rustc" "$@" $PORTCULLIS_PROFILE
-  fi
-  if [ -f "$profile" ] && "$rustc" --version | grep -q '^rustc 1\.95\.'; then
-    # A function that has changed since is compiled without the profile, and without a word about it.
-    exec "$rustc" "$@" "-Cprofile-use=$profile" -Cllvm-args=-no-pgo-warn-mismatch
-  fi
+*" fuzzing "* | *sancov*) exec "$rustc" "$@" ;;
+*" opt-level="*) ;;
+*) exec "$rustc" "$@" ;;
+esac
+if [ -n "${PORTCULLIS_PROFILE+set}" ]; then
+  # shellcheck disable=SC2086 # several flags
+  exec "$rustc" "$@" $PORTCULLIS_PROFILE
+fi
+version=$("$rustc" -vV)
+case $version in
+*"release: 1.95."*) ;;
+*) exec "$rustc" "$@" ;;
+esac
+if [ -f "$folder/release.profdata" ]; then
+  # A function that has changed since is compiled without the profile, and without a word about it.
+  set -- "$@" "-Cprofile-use=$folder/release.profdata" -Cllvm-args=-no-pgo-warn-mismatch
+fi
+# Only lld takes an order: the linker that comes with this compiler, where nobody has asked for another one.
+host=x86_64-unknown-linux-gnu
+case " $* " in
+*" --target "* | *linker* | *link-arg*) ;;
+*" --crate-name portcullis "*" --crate-type bin "*)
+  case $version in
+  *"host: $host"*)
+    if [ -f "$folder/release.order" ] && [ -x "$("$rustc" --print sysroot)/lib/rustlib/$host/bin/gcc-ld/ld.lld" ]; then
+      set -- "$@" "-Clink-arg=-Wl,--symbol-ordering-file=$folder/release.order,--no-warn-symbol-ordering"
+    fi
+    ;;
+  esac
   ;;
 esac
 exec "$rustc" "$@"
