@@ -9,7 +9,8 @@ use jsonwebtoken::DecodingKey;
 use serde_json::{Map, Value};
 
 use super::algorithm::SigningAlgorithm;
-use super::error::{Refusal, shown_name};
+use super::error::Refusal;
+use super::told::shown_name;
 use super::jwks::KeySet;
 
 /// A token that is well-formed and names an accepted algorithm. Nothing in it is verified.
