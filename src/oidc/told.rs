@@ -86,10 +86,9 @@ fn is_of_word(character: char) -> bool {
 
 /// Whether it has a digit, or capitals where words have none.
 fn is_mixed(run: &str) -> bool {
-    let has_inner_capital = run
-        .as_bytes()
-        .windows(2)
-        .any(|pair| matches!(pair, [before, next] if before.is_ascii_alphabetic() && next.is_ascii_uppercase()));
+    let has_inner_capital = run.as_bytes().windows(2).any(
+        |pair| matches!(pair, [before, next] if before.is_ascii_alphabetic() && next.is_ascii_uppercase()),
+    );
     let has_lower_case = run.bytes().any(|byte| byte.is_ascii_lowercase());
     run.bytes().any(|byte| byte.is_ascii_digit()) || (has_inner_capital && has_lower_case)
 }
