@@ -32,10 +32,11 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Reply<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.get_mut();
         let frame = Pin::new(&mut this.body).poll_frame(cx);
-        if let Some(stream) = &this.stream
-            && !(frame.is_pending() && (this.is_held)(&this.body))
-        {
-            stream.set_waiting(frame.is_ready());
+        if let Some(stream) = &this.stream {
+            match frame.is_pending() && (this.is_held)(&this.body) {
+                true => stream.go_on_waiting(),
+                false => stream.set_waiting(frame.is_ready()),
+            }
         }
         frame
     }
@@ -60,6 +61,12 @@ impl StreamClock {
     /// Whether the stream waits for its client, from now on.
     pub(super) fn set_waiting(&self, waiting: bool) {
         self.waiting_since.set(waiting.then(Instant::now));
+    }
+
+    /// The stream waits for its client, since when it began to, or from now on: what it has not taken may have begun to
+    /// hold the body up just now.
+    fn go_on_waiting(&self) {
+        self.waiting_since.set(Some(self.waiting_since.get().unwrap_or_else(Instant::now)));
     }
 }
 
