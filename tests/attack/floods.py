@@ -87,7 +87,7 @@ ROWS = [
     Row("H2-04", "WINDOW_UPDATE by one, each with a PING", "window-updates", (50_000, 500_000)),
     Row("H2-04", "100 streams a connection, no window", "zero-window", (10, 80), inner=100),
     Row("DOS-02", "100 streams a connection, answers unread", "unread-streams", (10, 80), inner=100),
-    Row("DOS-02", "the same of an app that speaks HTTP/2", "unread-streams", (10, 40), http2_app=True),
+    Row("DOS-02", "the same of an app that speaks HTTP/2", "unread-streams", (4, 40), http2_app=True),
     Row("DOS-02", "100 uploads a connection to a deaf app", "unread-upload-streams", (20, 80), (3, 10), inner=100),
     Row("DOS-02", "uploads on HTTP/1 to a deaf app", "unread-uploads", (100, 2_000), (3, 10), inner=1),
     Row("DOS-02", "answers unread on HTTP/1", "slow-readers", (100, 2_000), inner=1),
