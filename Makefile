@@ -68,7 +68,8 @@ e2e: unit
 differential: unit
 	$(RECORD) differential tests/attack/attack.py
 
-# The same with whole budgets: a million targets, floods of 100,000. Some minutes.
+# The same with whole budgets: a million targets, floods of 100,000, these on release builds. Some minutes, and those of
+# the build.
 attack: tools
 	$(CARGO) build --bin portcullis --example judge --example flood
 	$(RECORD) attack tests/attack/attack.py --whole

@@ -20,6 +20,7 @@ mod it {
     mod claims;
     mod commands;
     mod config_errors;
+    mod endurance;
     mod expiry;
     mod forwarding;
     mod framing;

@@ -7,7 +7,8 @@ use crate::web::outbound::Outbound;
 
 use super::algorithm::{SigningAlgorithm, accepted};
 use super::config::Config;
-use super::error::{Shown, shown_name};
+use super::error::Shown;
+use super::told::shown_name;
 
 /// What the provider says about itself, after every check that Discovery section 4.3 asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -308,51 +308,6 @@ impl std::fmt::Display for Shown {
     }
 }
 
-/// A text from outside as a log line shows it: bounded, without anything that means something to a terminal, to HTML
-/// or to a log reader, and without anything that could be a token, a code or a state that somebody put there.
-pub(super) fn shown_text(text: &str) -> String {
-    const MAX: usize = 300;
-    without_opaque_words(&harmless(text).collect::<String>()).chars().take(MAX).collect()
-}
-
-/// An error code of the provider as an error shows it.
-pub(super) fn shown_code(code: &str) -> String {
-    without_opaque_words(&harmless(code).take(MAX_CODE_READ).collect::<String>())
-        .chars()
-        .take(MAX_NAME)
-        .collect()
-}
-
-/// Longest word that is shown. UUIDs have 36 characters, opaque tokens at least 43 (256 bits), and `state` more.
-const MAX_WORD: usize = 40;
-/// Longest name that is shown.
-const MAX_NAME: usize = 64;
-/// Of an error code, what is looked at: enough to see that it is no word.
-const MAX_CODE_READ: usize = 4 * MAX_NAME;
-
-fn without_opaque_words(text: &str) -> String {
-    let is_of_word = |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '-');
-    let mut shown = String::with_capacity(text.len());
-    for piece in text.split_inclusive(|character| !is_of_word(character)) {
-        let word = piece.trim_end_matches(|character| !is_of_word(character));
-        shown.push_str(if word.len() > MAX_WORD { "[...]" } else { word });
-        shown.push_str(&piece[word.len()..]);
-    }
-    shown
-}
-
-/// A name from outside (an algorithm, a key id) as an error shows it.
-pub(super) fn shown_name(name: &str) -> String {
-    harmless(name).take(MAX_NAME).collect()
-}
-
-fn harmless(text: &str) -> impl Iterator<Item = char> {
-    text.chars().filter(|character| match character {
-        '<' | '>' | '&' | '"' | '\'' | '\\' | '`' => false,
-        character => character.is_ascii_graphic() || *character == ' ',
-    })
-}
-
 fn said(description: &str) -> String {
     match description.is_empty() {
         true => String::new(),
@@ -369,21 +324,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn ops_03_a_shown_text_has_no_token_in_it() {
-        let [token, state, id] = ["t0".repeat(22), "S-_".repeat(50), "2f9c1d3e-".repeat(4)];
-        let text = format!("denied: {token} (trace {id}) of {state}.{token}, sorry");
-        let shown = shown_text(&text);
-        assert_eq!(shown, format!("denied: [...] (trace {id}) of [...].[...], sorry"));
-        assert_eq!(shown_text(&token), "[...]");
-        assert_eq!(shown_text(&"x".repeat(MAX_WORD)), "x".repeat(MAX_WORD));
-        assert_eq!(shown_text(&"x".repeat(MAX_WORD + 1)), "[...]");
-        assert_eq!(shown_text(&"x ".repeat(500)).len(), 300);
-        assert_eq!(shown_code("access_denied"), "access_denied");
-        assert_eq!(shown_code(&format!("x {state}")), "x [...]");
-        assert_eq!(shown_code(&"x ".repeat(500)).len(), MAX_NAME);
-    }
 
     #[test]
     fn a_shown_claim_steers_no_terminal() {

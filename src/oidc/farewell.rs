@@ -18,6 +18,7 @@ use super::event::{Event, Trouble};
 use super::flow;
 use super::provider::Provider;
 use super::token_answer::TokenRefusal;
+use super::told::Sent;
 
 /// What the provider is told about a logout (RP-Initiated Logout 1.0 section 2).
 #[derive(Clone, Copy)]
@@ -100,9 +101,11 @@ impl Provider {
             StatusCode::OK => Ok(()),
             status => {
                 let refusal: TokenRefusal = serde_json::from_slice(answer.body()).unwrap_or_default();
-                Err(match refusal.error.is_empty() {
+                let secret = secret.as_deref().map_or("", |secret| secret.expose());
+                let error = refusal.shown(Sent(&[refresh_token.expose(), secret]));
+                Err(match error.is_empty() {
                     true => format!("it answers {}", status.as_u16()),
-                    false => format!("it answers {} with the error `{}`", status.as_u16(), refusal.error),
+                    false => format!("it answers {} with the error `{error}`", status.as_u16()),
                 })
             }
         }

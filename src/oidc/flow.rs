@@ -25,6 +25,7 @@ use super::discovery::Metadata;
 use super::error::{Error, Refusal};
 use super::login::{Begin, Transaction};
 use super::token_answer::{TokenAnswer, TokenRefusal};
+use super::told::Sent;
 
 /// The client of the `openidconnect` crate, with our own answer types and both endpoints set.
 type Client = openidconnect::Client<
@@ -119,12 +120,15 @@ impl Caller<'_> {
         let client = client(self.config, self.metadata, self.secret)?;
         let sender = self.sender(CALL_TIMEOUT);
         let exchanging = client
-            .exchange_code(AuthorizationCode::new(code))
-            .set_pkce_verifier(PkceCodeVerifier::new(verifier))
+            .exchange_code(AuthorizationCode::new(code.clone()))
+            .set_pkce_verifier(PkceCodeVerifier::new(verifier.clone()))
             .request_async(&sender);
         exchanging.await.map(Tokens::from).map_err(|error| match is_invalid_grant(&error) {
             true => Refusal::Code { redirect_uri: self.config.redirect_uri.to_string() }.into(),
-            false => failed(&error, sender.status(), "authorization code"),
+            false => {
+                let sent = [code.as_str(), &verifier, self.client_secret()];
+                failed(&error, sender.status(), "authorization code", Sent(&sent))
+            }
         })
     }
 
@@ -134,14 +138,17 @@ impl Caller<'_> {
     pub async fn refresh(&self, refresh_token: &Secret<String>, patience: Duration) -> Result<Tokens, Error> {
         let client = client(self.config, self.metadata, self.secret)?;
         let sender = self.sender(patience);
-        let refresh_token = RefreshToken::new(refresh_token.expose().clone());
-        let answer = client.exchange_refresh_token(&refresh_token).request_async(&sender).await;
+        let token = RefreshToken::new(refresh_token.expose().clone());
+        let answer = client.exchange_refresh_token(&token).request_async(&sender).await;
         let tokens = answer.map(Tokens::from).map_err(|error| {
             // A verdict on this token, and no sign of a provider that is overwhelmed or broken.
             let verdict = (400..500).contains(&sender.status()) && sender.status() != 429;
             match is_invalid_grant(&error) && verdict {
                 true => Refusal::RefreshToken.into(),
-                false => failed(&error, sender.status(), "refresh token"),
+                false => {
+                    let sent = [refresh_token.expose().as_str(), self.client_secret()];
+                    failed(&error, sender.status(), "refresh token", Sent(&sent))
+                }
             }
         })?;
         // A JSON object with a status of 200 is not yet a token answer: some say no in this way.
@@ -149,6 +156,11 @@ impl Caller<'_> {
             true => Err(Error::TokenEndpoint("it answers 200 without any token".to_owned())),
             false => Ok(tokens),
         }
+    }
+
+    /// Empty if there is none.
+    fn client_secret(&self) -> &str {
+        self.secret.map_or("", |secret| secret.expose())
     }
 
     fn sender(&self, patience: Duration) -> Sender<'_> {
@@ -228,19 +240,20 @@ fn client(config: &Config, metadata: &Metadata, secret: Option<&Secret<String>>)
 }
 
 fn is_invalid_grant(error: &RequestTokenError<outbound::Error, TokenRefusal>) -> bool {
-    matches!(error, RequestTokenError::ServerResponse(refusal) if refusal.error == "invalid_grant")
+    matches!(error, RequestTokenError::ServerResponse(refusal) if refusal.is("invalid_grant"))
 }
 
-/// Says what to do about a failed exchange. Nothing of the answer but its error code is shown: providers
-/// repeat codes and secrets in their texts.
+/// Says what to do about a failed exchange, in which all this was sent. Nothing of the answer but its error code is
+/// shown: providers repeat codes and secrets in their texts.
 fn failed(
     error: &RequestTokenError<outbound::Error, TokenRefusal>,
     status: u16,
     grant: &'static str,
+    sent: Sent<'_>,
 ) -> Error {
     let text = match error {
         RequestTokenError::Request(error) => error.to_string(),
-        RequestTokenError::ServerResponse(refusal) => match refusal.error.as_str() {
+        RequestTokenError::ServerResponse(refusal) => match refusal.shown(sent).as_str() {
             "invalid_client" => "it answers `invalid_client`: check OIDCClientID and OIDCClientSecret (has the \
                                  secret expired?), and whether OIDCClientAuthentication (basic, post) is what \
                                  the provider expects of this client"

@@ -25,6 +25,7 @@ use super::logout_token::{self as logout, LogoutToken};
 use super::standard_claims::Expected;
 use super::testing::{TestKey, config};
 use super::token_answer::{TokenAnswer, TokenRefusal};
+use super::told::Sent;
 use crate::clock::UnixTime;
 use crate::fuzzing::is_one_line;
 
@@ -77,8 +78,9 @@ pub fn callback_query(bytes: &[u8]) {
             let elsewhere = only("iss").is_some_and(|issuer| format!("{issuer:?}").contains(&found));
             assert!(found.len() < 24 || elsewhere || !shown.contains(&found), "a code is shown");
         }
-        Outcome::Error { error: found, description } => {
+        Outcome::Error(denial) => {
             assert!(code.is_none() && error.is_some());
+            let (found, description) = denial.shown(Sent(&[]));
             for (text, most) in [(found, 64), (description, 300)] {
                 assert!(is_harmless(&text) && text.len() <= most, "{text:?}");
             }
@@ -251,7 +253,8 @@ pub fn userinfo(bytes: &[u8]) {
 /// An answer of the token endpoint, good or bad.
 pub fn token_answer(bytes: &[u8]) {
     if let Ok(refusal) = serde_json::from_slice::<TokenRefusal>(bytes) {
-        assert!(is_harmless(&refusal.error) && refusal.error.len() <= 64);
+        let shown = refusal.shown(Sent(&[]));
+        assert!(is_harmless(&shown) && shown.len() <= 64);
     }
     let Ok(answer) = serde_json::from_slice::<TokenAnswer>(bytes) else { return };
     assert_eq!(format!("{answer:?}"), "TokenAnswer([redacted])");

@@ -77,7 +77,7 @@ impl VerifiedIdToken {
     ) -> Result<(), StepUpNotMet> {
         let acr = self.acr();
         if !acr_values.is_empty() && !acr_values.iter().any(|asked| Some(asked.as_str()) == acr) {
-            let found = acr.map(super::error::shown_name);
+            let found = acr.map(super::told::shown_name);
             return Err(StepUpNotMet::Acr { asked: acr_values.to_vec(), found });
         }
         let Some(asked) = max_age else { return Ok(()) };

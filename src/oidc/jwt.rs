@@ -9,8 +9,9 @@ use jsonwebtoken::DecodingKey;
 use serde_json::{Map, Value};
 
 use super::algorithm::SigningAlgorithm;
-use super::error::{Refusal, shown_name};
+use super::error::Refusal;
 use super::jwks::KeySet;
+use super::told::shown_name;
 
 /// A token that is well-formed and names an accepted algorithm. Nothing in it is verified.
 pub(super) struct Jws<'a> {

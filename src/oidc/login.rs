@@ -8,7 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use url::form_urlencoded;
 
-use super::error::{CallbackError, shown_code, shown_text};
+use super::error::CallbackError;
+use super::told::{Sent, shown_code, shown_text};
 
 /// What a login is begun with.
 #[derive(Clone, Debug, Default)]
@@ -57,7 +58,23 @@ pub struct CallbackParameters {
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
     Code(String),
-    Error { error: String, description: String },
+    Error(Denial),
+}
+
+/// What the provider answered instead of a code, as it came.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Denial {
+    error: String,
+    description: String,
+    /// The error code without the state: all that is known before there is a transaction.
+    shown: String,
+}
+
+impl Denial {
+    /// Error code and description as a log may show them after an exchange in which all this was sent.
+    pub(super) fn shown(&self, sent: Sent<'_>) -> (String, String) {
+        (shown_code(&self.error, sent), shown_text(&self.description, sent))
+    }
 }
 
 /// Most parameters of a callback.
@@ -79,8 +96,8 @@ impl CallbackParameters {
                 "state" => state = Some(value.into_owned()),
                 "iss" => issuer = Some(value.into_owned()),
                 "code" => code = Some(value.into_owned()),
-                "error" => error = Some(shown_code(&value)),
-                "error_description" => description = shown_text(&value),
+                "error" => error = Some(value.into_owned()),
+                "error_description" => description = value.into_owned(),
                 _ => {}
             }
             if !seen.insert(name.into_owned()) {
@@ -91,7 +108,10 @@ impl CallbackParameters {
         let outcome = match (code, error) {
             (Some(code), None) if code.len() > MAX_CODE_BYTES => return Err(CallbackError::TooLong),
             (Some(code), None) if !code.is_empty() => Outcome::Code(code),
-            (None, Some(error)) => Outcome::Error { error, description },
+            (None, Some(error)) => {
+                let shown = shown_code(&error, Sent(&[&state]));
+                Outcome::Error(Denial { error, description, shown })
+            }
             _ => return Err(CallbackError::NoOutcome),
         };
         Ok(Self { state, issuer, outcome })
@@ -106,7 +126,7 @@ impl CallbackParameters {
     /// [`super::Provider::finish`] has compared it with a transaction.
     pub fn error(&self) -> Option<&str> {
         match &self.outcome {
-            Outcome::Error { error, .. } => Some(error),
+            Outcome::Error(denial) => Some(&denial.shown),
             Outcome::Code(_) => None,
         }
     }
@@ -167,10 +187,10 @@ mod tests {
     fn rp_28_what_the_provider_says_is_made_harmless() {
         let evil = format!("%3Cscript%3Ealert(1)%3C%2Fscript%3E%0D%0A%1B%5B31m%22{}", "x+".repeat(250));
         let query = format!("state=s&error={evil}&error_description={evil}");
-        let Outcome::Error { error, description } = CallbackParameters::parse(&query).unwrap().into_outcome()
-        else {
+        let Outcome::Error(denial) = CallbackParameters::parse(&query).unwrap().into_outcome() else {
             panic!()
         };
+        let (error, description) = denial.shown(Sent(&[]));
         assert!(
             error.len() <= 64 && error.chars().all(|character| matches!(character, ' '..='~')),
             "{error}"

@@ -48,6 +48,7 @@ mod tests_refresh;
 #[cfg(test)]
 mod tests_setup;
 mod token_answer;
+mod told;
 mod userinfo;
 mod verification;
 

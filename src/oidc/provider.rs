@@ -31,6 +31,7 @@ use super::jwt::Purpose;
 use super::keys::KeyCache;
 use super::login::{Begin, CallbackParameters, Outcome, Transaction};
 use super::refresh::Refreshes;
+use super::told::{Sent, shown_name_without};
 
 /// The provider of one service. Shared by all threads.
 pub struct Provider {
@@ -279,12 +280,18 @@ impl Provider {
             return Err(CallbackError::OtherIssuer.into());
         }
         let metadata = self.metadata().await?;
-        self.check_callback_issuer(&parameters, &metadata)?;
+        let secret = self.credentials.secret();
+        let state = parameters.state().to_owned();
+        let client_secret = secret.as_deref().map_or("", |secret| secret.expose());
+        let sent = [state.as_str(), &transaction.nonce, &transaction.verifier, client_secret];
+        self.check_callback_issuer(&parameters, &metadata, Sent(&sent))?;
         let code = match parameters.into_outcome() {
             Outcome::Code(code) => code,
-            Outcome::Error { error, description } => return Err(Error::Denied { error, description }),
+            Outcome::Error(denial) => {
+                let (error, description) = denial.shown(Sent(&sent));
+                return Err(Error::Denied { error, description });
+            }
         };
-        let secret = self.credentials.secret();
         let caller = self.caller(&metadata, secret.as_deref());
         let tokens = caller.exchange(code, transaction.verifier.clone()).await?;
         self.contact.note();
@@ -320,12 +327,13 @@ impl Provider {
         &self,
         parameters: &CallbackParameters,
         metadata: &Metadata,
+        sent: Sent<'_>,
     ) -> Result<(), Refusal> {
         match parameters.issuer() {
             Some(issuer) if issuer == self.config.issuer => Ok(()),
             Some(found) => Err(Refusal::CallbackIssuer {
                 expected: self.config.issuer.clone(),
-                found: super::error::shown_name(found),
+                found: shown_name_without(found, sent),
             }),
             None if metadata.announces_callback_issuer => Err(Refusal::NoCallbackIssuer),
             None => Ok(()),

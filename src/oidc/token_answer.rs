@@ -15,24 +15,45 @@ use serde_json::{Map, Value};
 
 use crate::secret::Secret;
 
-use super::error::shown_code;
+use super::told::{Sent, shown_code};
 
-/// An error answer of the token endpoint (RFC 6749 section 5.2), cut down to its code.
-#[derive(Debug, Default, Deserialize, Serialize)]
+/// An error answer of the token endpoint (RFC 6749 section 5.2), cut down to its code, which may be anything.
+#[derive(Default, Deserialize, Serialize)]
 #[serde(from = "Map<String, Value>")]
 pub(super) struct TokenRefusal {
-    pub error: String,
+    #[serde(skip)]
+    error: String,
+}
+
+impl TokenRefusal {
+    /// Whether it is this error.
+    pub(super) fn is(&self, code: &str) -> bool {
+        self.error == code
+    }
+
+    /// The code as it may be shown after an exchange in which all this was sent.
+    pub(super) fn shown(&self, sent: Sent<'_>) -> String {
+        shown_code(&self.error, sent)
+    }
 }
 
 impl From<Map<String, Value>> for TokenRefusal {
-    fn from(answer: Map<String, Value>) -> Self {
-        Self { error: shown_code(answer.get("error").and_then(Value::as_str).unwrap_or_default()) }
+    fn from(mut answer: Map<String, Value>) -> Self {
+        let Some(Value::String(error)) = answer.remove("error") else { return Self::default() };
+        Self { error }
+    }
+}
+
+/// Asked for by the crate's traits, and without the code: what was sent is not known here.
+impl fmt::Debug for TokenRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenRefusal([redacted])")
     }
 }
 
 impl fmt::Display for TokenRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.error)
+        fmt::Debug::fmt(self, f)
     }
 }
 

@@ -72,6 +72,8 @@ impl Ending {
 enum Due {
     /// The connection is parked.
     Park,
+    /// The front looks whether the client is still there.
+    Look,
     /// The head under way is refused.
     Head,
     /// The connection is ended properly.
@@ -83,7 +85,7 @@ enum Due {
 impl Driver {
     /// Runs `conversation` until it ends or a deadline ends it.
     pub(super) async fn run(self, mut conversation: Pin<&mut impl Conversation>) {
-        let mut ending = Ending::default();
+        let (mut ending, mut look_at) = (Ending::default(), None);
         // One timer for all deadlines. It is moved when one comes nearer and left alone when one goes away,
         // so that a busy connection hardly ever touches it.
         let (mut alarm, mut is_set) = (pin!(tokio::time::sleep(Duration::ZERO)), false);
@@ -97,8 +99,9 @@ impl Driver {
                     conversation.as_mut().wind_up();
                     continue;
                 }
-                let can_park = conversation.can_park();
-                let Some((at, due)) = self.next_due(self.wire.signals(), ending, can_park) else {
+                let (can_park, signals) = (conversation.can_park(), self.wire.signals());
+                let look = self.next_look(signals, &mut look_at);
+                let Some((at, due)) = self.next_due(signals, ending, can_park, look) else {
                     return Poll::Pending;
                 };
                 if poll_until(at, alarm.as_mut(), &mut is_set, cx).is_pending() {
@@ -106,6 +109,10 @@ impl Driver {
                 }
                 match due {
                     Due::Cut => return Poll::Ready(()),
+                    Due::Look => {
+                        look_at = Some(Instant::now() + LOOK_EVERY);
+                        self.wire.look();
+                    }
                     Due::Park => {
                         self.activity.park();
                         conversation.as_mut().park();
@@ -158,13 +165,28 @@ impl Driver {
         self.activity.in_flight() == 0 && signals.write_blocked_since.is_none()
     }
 
+    /// When to look whether the client is still there: while something of a request is not being read, because the
+    /// application takes nothing of it, the client could leave and nobody would notice.
+    fn next_look(&self, signals: Signals, look_at: &mut Option<Instant>) -> Option<Instant> {
+        let is_held = signals.unread && self.protocol == Protocol::Http1 && self.activity.in_flight() > 0;
+        // Left as it is where nothing is held any more: a busy upload is held now and then.
+        is_held.then(|| *look_at.get_or_insert_with(|| Instant::now() + LOOK_EVERY))
+    }
+
     /// The nearest deadline.
-    fn next_due(&self, signals: Signals, ending: Ending, can_park: bool) -> Option<(Instant, Due)> {
+    fn next_due(
+        &self,
+        signals: Signals,
+        ending: Ending,
+        can_park: bool,
+        look: Option<Instant>,
+    ) -> Option<(Instant, Due)> {
         let Patience { head, idle, write } = self.patience;
         let is_idle = self.is_idle(signals);
+        let look = look.map(|at| (at, Due::Look));
         if !is_idle && signals.is_quiet() && !ending.has_begun() {
-            // A request is being served: the most usual state, and nothing is due in it.
-            return None;
+            // A request is being served: the most usual state, and nothing else is due in it.
+            return look;
         }
         let waits = is_idle && signals.head_since.is_none() && ending.wound_up_since.is_none();
         let parks = waits && can_park && signals.between_requests;
@@ -182,6 +204,7 @@ impl Driver {
             waits.then(|| (self.activity.idle_since() + idle, Due::End)),
             parks.then(|| (self.activity.idle_since() + PARK_AFTER, Due::Park)),
             ending.leaving_since.filter(|_| waits).map(|since| (since + LAST_REQUEST, Due::End)),
+            look,
         ]
         .into_iter()
         .flatten()
@@ -207,6 +230,9 @@ fn poll_until(at: Instant, mut alarm: Pin<&mut Sleep>, is_set: &mut bool, cx: &m
 /// How long an HTTP/1 connection is idle before it is parked. Longer than between the requests of one page, so that
 /// a busy connection pays nothing for it.
 pub(super) const PARK_AFTER: Duration = Duration::from_millis(250);
+
+/// How often to look whether a client is still there whose request is not being read.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How long a connection that must end waits for a last request: one that is on its way is still answered.
 const LAST_REQUEST: Duration = Duration::from_secs(1);

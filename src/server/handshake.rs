@@ -3,11 +3,11 @@
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -161,6 +161,19 @@ impl Arrivals for Stream {
             Self::Tls(stream) => {
                 Pin::new(stream.as_mut()).poll_fill_buf(cx).map_ok(|bytes| !bytes.is_empty())
             }
+        }
+    }
+
+    fn has_left(&self, by_end: bool) -> bool {
+        let stream = match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+        };
+        let state = pin!(stream.ready(Interest::READABLE | Interest::ERROR));
+        match state.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(ready)) => ready.is_error() || (by_end && ready.is_read_closed()),
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
         }
     }
 }

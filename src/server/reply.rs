@@ -32,10 +32,11 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Reply<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.get_mut();
         let frame = Pin::new(&mut this.body).poll_frame(cx);
-        if let Some(stream) = &this.stream
-            && !(frame.is_pending() && (this.is_held)(&this.body))
-        {
-            stream.set_waiting(frame.is_ready());
+        if let Some(stream) = &this.stream {
+            match frame.is_pending() && (this.is_held)(&this.body) {
+                true => stream.go_on_waiting(),
+                false => stream.set_waiting(frame.is_ready()),
+            }
         }
         frame
     }
@@ -60,6 +61,12 @@ impl StreamClock {
     /// Whether the stream waits for its client, from now on.
     pub(super) fn set_waiting(&self, waiting: bool) {
         self.waiting_since.set(waiting.then(Instant::now));
+    }
+
+    /// The stream waits for its client, since when it began to, or from now on: what it has not taken may have begun to
+    /// hold the body up just now.
+    fn go_on_waiting(&self) {
+        self.waiting_since.set(Some(self.waiting_since.get().unwrap_or_else(Instant::now)));
     }
 }
 
@@ -125,4 +132,51 @@ async fn bounded(mut stream: Pin<Box<impl Future<Output = ()>>>, clock: &StreamC
         }
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::super::roster::Roster;
+    use super::*;
+
+    /// Gives nothing, and says whether that is for want of its client.
+    struct Quiet(Cell<bool>);
+
+    impl Body for Quiet {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            Poll::Pending
+        }
+    }
+
+    #[test]
+    fn a_client_is_timed_while_it_holds_a_body_up_and_not_while_the_body_is_late() {
+        let roster = Rc::new(Roster::default());
+        let (activity, _presence) = roster.enter();
+        let stream = Rc::new(StreamClock::default());
+        let mut reply = Reply {
+            body: Quiet(Cell::new(false)),
+            stream: Some(stream.clone()),
+            is_held: |body: &Quiet| body.0.get(),
+            _in_flight: activity.begin_tunnel(),
+        };
+        let mut since = |is_held| {
+            reply.body.0.set(is_held);
+            let frame = Pin::new(&mut reply).poll_frame(&mut Context::from_waker(Waker::noop()));
+            assert!(frame.is_pending());
+            stream.waiting_since.get()
+        };
+        assert_eq!(since(false), None);
+        let held = since(true);
+        assert!(held.is_some(), "held up from now on");
+        assert_eq!(since(true), held, "and not only since the last look");
+        assert_eq!(since(false), None);
+    }
 }

@@ -4,8 +4,11 @@
 //! exchange that is little. Who opens many, and takes nothing of what comes (or sends to an application that takes
 //! nothing), could fill the memory with it. So all bytes of all bodies are counted for as long as anybody holds them,
 //! and when there are many, a body has to wait with its next piece until the last one has gone. That keeps every
-//! exchange moving at the pace of its reader, and no reader waits for another. The pieces are small then, too: whoever
-//! reads from a connection makes ever larger buffers for as long as they are filled.
+//! exchange moving at the pace of its reader, and no reader waits for another.
+//!
+//! The pieces are small then, too: whoever reads from a connection makes ever larger buffers for as long as they are
+//! filled, and keeps them, however little is in them later. So reads are the smaller the more bodies there are, also
+//! before much is held: most of what flows into a crowd of readers that take nothing flows before that shows.
 
 use std::io;
 use std::pin::Pin;
@@ -21,9 +24,13 @@ use tokio::io::{AsyncRead, ReadBuf};
 /// nobody counts it: in the buffers that the pieces were cut from, and ahead of the readers of connections.
 const PLENTY: usize = 8 * 1024 * 1024;
 
-/// What one read gives at most when there are more: hyper begins with a buffer of this size, and makes it larger once it
+/// What a read of each connection gives at most, all bodies together, as long as it is [`SMALL_READ`] for each. A few
+/// bodies are read as fast as can be.
+const AT_ONCE: usize = 4 * 1024 * 1024;
+
+/// What one read gives in any case. One byte less than the buffer that hyper begins with, which it makes larger once it
 /// is filled.
-const SMALL_READ: usize = 8 * 1024;
+const SMALL_READ: usize = 8 * 1024 - 1;
 
 /// What a piece counts beside its bytes: what keeps it.
 const PIECE_OVERHEAD: usize = 128;
@@ -31,16 +38,31 @@ const PIECE_OVERHEAD: usize = 128;
 /// Of the whole process, as its memory is.
 static HELD: AtomicUsize = AtomicUsize::new(0);
 
+/// Bodies of more than one piece, each until the last of its bytes has gone.
+static BODIES: AtomicUsize = AtomicUsize::new(0);
+
+/// How much one read may give now.
+fn share() -> usize {
+    if HELD.load(Relaxed) > PLENTY {
+        return SMALL_READ;
+    }
+    match BODIES.load(Relaxed) {
+        0 | 1 => AT_ONCE,
+        bodies => (AT_ONCE / bodies).max(SMALL_READ),
+    }
+}
+
 /// Reads from a connection that carries bodies.
 pub fn poll_read<S: AsyncRead>(
     stream: Pin<&mut S>,
     cx: &mut Context<'_>,
     buf: &mut ReadBuf<'_>,
 ) -> Poll<io::Result<()>> {
-    if HELD.load(Relaxed) <= PLENTY || buf.remaining() <= SMALL_READ {
+    let share = share();
+    if buf.remaining() <= share {
         return stream.poll_read(cx, buf);
     }
-    let mut part = ReadBuf::new(buf.initialize_unfilled_to(SMALL_READ));
+    let mut part = ReadBuf::new(buf.initialize_unfilled_to(share));
     let result = stream.poll_read(cx, &mut part);
     let count = part.filled().len();
     buf.advance(count);
@@ -51,10 +73,23 @@ pub fn poll_read<S: AsyncRead>(
 #[derive(Debug, Default)]
 pub(super) struct Transit(Arc<Shared>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     held: AtomicUsize,
     waiting: Mutex<Option<Waker>>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        BODIES.fetch_add(1, Relaxed);
+        Self { held: AtomicUsize::new(0), waiting: Mutex::default() }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        BODIES.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Transit {
@@ -109,6 +144,12 @@ impl Drop for Piece {
     }
 }
 
+/// Bodies that are under way, as many as are asked for, until they are dropped.
+#[cfg(test)]
+pub(crate) fn crowd(bodies: usize) -> Vec<impl Sized> {
+    std::iter::repeat_with(Transit::default).take(bodies).collect()
+}
+
 /// Holds so much that every body is limited to one piece, until it is dropped.
 #[cfg(test)]
 pub(crate) fn pressure() -> Bytes {
@@ -129,6 +170,27 @@ mod tests {
         fn wake(self: Arc<Self>) {
             self.0.store(true, SeqCst);
         }
+    }
+
+    /// The more bodies there are, the less one read gives, and none is left without.
+    #[test]
+    fn reads_are_shared_out() {
+        let read = |room: usize| {
+            let mut source: &[u8] = &[b'x'; 64 * 1024];
+            let (mut space, cx) = (vec![0; room], &mut Context::from_waker(Waker::noop()));
+            let mut buf = ReadBuf::new(&mut space);
+            assert!(poll_read(Pin::new(&mut source), cx, &mut buf).is_ready());
+            assert!(buf.filled().iter().all(|byte| *byte == b'x'));
+            buf.filled().len()
+        };
+        let many = crowd(AT_ONCE / (32 * 1024));
+        // Other tests have bodies too.
+        let share = read(64 * 1024);
+        assert!((SMALL_READ..=32 * 1024).contains(&share), "{share}");
+        let more = crowd(AT_ONCE / 1024);
+        assert_eq!(read(64 * 1024), SMALL_READ);
+        assert_eq!(read(SMALL_READ - 1), SMALL_READ - 1);
+        drop((many, more));
     }
 
     #[test]

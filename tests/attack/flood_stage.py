@@ -10,11 +10,6 @@ from pathlib import Path
 
 import servers
 
-PROFILE = servers.BINARY.parent.name
-FLOOD = servers.ROOT / "target" / PROFILE / "examples" / "flood"
-if not FLOOD.exists():
-    FLOOD = servers.ROOT / "target" / "debug" / "examples" / "flood"
-
 MEBIBYTE = 1 << 20
 QUIET_SECONDS = 3
 MOST_SECONDS = 400
@@ -37,6 +32,17 @@ services:
   exposedPort: {port}
   listenAddress: 127.0.0.1
   port: {app}
+  exposedAPIs: [[app=app]]
+- name: app-of-http2
+  type: HTTP
+  authorizationType: OIDC
+  OIDCProviderURL: http://127.0.0.1:{provider}
+  OIDCClientID: portcullis
+  OIDCClientSecret: development-only
+  OIDCCallbackURL: https://{host}:{http2_port}
+  exposedPort: {http2_port}
+  listenAddress: 127.0.0.1
+  upstream: h2c://127.0.0.1:{http2_app}
   exposedAPIs: [[app=app]]
 httpResourceSpecs:
 - name: app
@@ -104,7 +110,7 @@ class Users:
 
     def __init__(self, plan):
         self.running = servers.Running("users", [plan["port"]])
-        self.running.start(FLOOD, "users", json.dumps(plan))
+        self.running.start(servers.example("flood"), "users", json.dumps(plan))
         self.read, self.records = 0, []
         deadline = time.monotonic() + servers.START_SECONDS
         while '"ready"' not in self.running.output.read_text():
@@ -156,26 +162,27 @@ class Stage:
             raise
 
     def _start(self):
-        port, provider, app, admin = servers.free_ports(4)
-        self.plan = {"port": port, "provider": provider, **self.limits}
-        self._run("app", app).start(FLOOD, "app", app)
+        port, http2_port, provider, app, http2_app, admin = servers.free_ports(6)
+        self.plan, self.http2_port = {"port": port, "provider": provider, **self.limits}, http2_port
+        self._run("app", app, http2_app).start(servers.example("flood"), "app", app, http2_app)
         callback = f"https://{servers.HOST}:{port}/aporeto/oidc/callback"
         idp = self._run("idp", provider)
-        idp.start(servers.BINARY, "dev-idp", "--port", provider, "--redirect-uri", callback)
+        idp.start(servers.binary(), "dev-idp", "--port", provider, "--redirect-uri", callback)
         self.proxy = self._run("portcullis", port)
         names = {"host": servers.HOST, "port": port, "provider": provider, "app": app, "admin": admin}
+        names |= {"http2_port": http2_port, "http2_app": http2_app}
         file = self.proxy.folder / "portcullis.yaml"
         file.write_text(CONFIGURATION.format(**names, **self.limits))
         folder = {"STATE_DIRECTORY": str(self.proxy.folder)}
-        self.proxy.start(servers.BINARY, "run", "-c", file, env=folder)
+        self.proxy.start(servers.binary(), "run", "-c", file, env=folder)
         self.process = Process(self.proxy.process.pid)
         self.idle = self.process.resident()
         self.users = Users(self.plan)
         self.running.append(self.users.running)
         self._measure_base()
 
-    def _run(self, name, port):
-        running = servers.Running(name, [port])
+    def _run(self, name, *ports):
+        running = servers.Running(name, ports)
         self.running.append(running)
         return running
 
@@ -220,7 +227,7 @@ def judge_renegotiation(folder, count):
 def attacked(name, plan, folder):
     """Runs an attack to its end: what it says of itself, and its processor time."""
     by_openssl = name == "renegotiation"
-    command = [str(FLOOD), "attack", name, json.dumps(plan)]
+    command = [str(servers.example("flood")), "attack", name, json.dumps(plan)]
     if by_openssl:
         command = renegotiate(plan["port"], plan["count"])
     output = folder / "attack"
@@ -247,5 +254,5 @@ def attacked(name, plan, folder):
 
 def logins(plan, count):
     """Starts so many logins at once."""
-    command = [str(FLOOD), "logins", json.dumps({**plan, "count": count})]
+    command = [str(servers.example("flood")), "logins", json.dumps({**plan, "count": count})]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

@@ -83,22 +83,25 @@ async fn nothing_is_shown_by_what_goes_well() {
 #[tokio::test]
 async fn nothing_is_shown_that_a_provider_repeats() {
     let stage = stage().await;
-    for status in [400, 401, 500] {
+    for (status, has_code) in [(400, true), (401, true), (500, true), (400, false), (401, false)] {
         let mut browser = stage.browser();
         let callback = browser.authorize(&stage.url("/app/")).await;
         let code = callback.query_pairs().find(|(name, _)| name == "code").unwrap().1.into_owned();
         let told = format!("{code} {}", stage.idp.behaviour().client_secret);
+        // Where an error code belongs, too.
+        let error = if has_code { "invalid_grant" } else { &told };
         let body = json!({
-            "error": "invalid_grant", "error_description": told, "error_uri": format!("https://x.test/{code}"),
+            "error": error, "error_description": told, "error_uri": format!("https://x.test/{code}"),
             "access_token": told, "id_token": told, "refresh_token": told,
         });
         stage.idp.change(|behaviour| behaviour.token_reply = Some(Reply::json(status, &body)));
         browser.navigate(callback.as_str()).await;
     }
     stage.idp.change(|behaviour| behaviour.token_reply = None);
-    // As long as an opaque token of 256 bits.
-    let opaque = random() + &random()[..21];
-    stage.secrets().add(&opaque);
+    // Opaque values of many lengths, and the client's secret as a word of its own.
+    let opaque = [43, 40, 22, 16].map(|length| (random() + &random())[..length].to_owned());
+    opaque.iter().for_each(|value| stage.secrets().add(value));
+    let opaque = format!("{} {}", opaque.join(") ("), stage.idp.behaviour().client_secret);
     let repeated = |behaviour: Behaviour| {
         behaviour.callback(move |parameters| {
             let told = format!("no: {} ({opaque})", find(parameters, "state").unwrap());

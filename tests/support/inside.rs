@@ -64,6 +64,7 @@ impl Inside {
                 idp_is_up: true,
                 app_is_up: true,
                 wait_for_discovery: true,
+                files: None,
             };
             plan.set("OIDCScopes", json!(["openid", "email", "profile", "offline_access"]));
             plan.set("OIDCCallbackURL", json!(format!("https://{HOST}:{front}")));

@@ -27,6 +27,9 @@ pub struct Proxy {
     pub admin: Option<u16>,
 }
 
+/// The environment variable whose value is an option of prlimit, with which the process is started.
+const LIMITED: &str = "STARTED_WITH_PRLIMIT";
+
 /// How `portcullis` ended.
 #[derive(Debug)]
 pub struct Finished {
@@ -54,6 +57,12 @@ impl Proxy {
         std::fs::write(&file, config).unwrap();
         let started = |line: &str| line.contains("\"event\":\"started\"");
         Self::launch(state, &["run", "-c", file.to_str().unwrap()], environment, started).await
+    }
+
+    /// Starts where a process may have no more than so many files open.
+    pub async fn start_limited(state: Arc<TempDir>, config: &str, files: usize) -> Result<Self, Finished> {
+        let files = format!("--nofile={files}");
+        Self::start_in(state, config, &[(LIMITED, &files)]).await
     }
 
     /// Starts any command that runs until it is told to end, and waits for a line of its output.
@@ -109,6 +118,11 @@ impl Proxy {
     /// From now on, only later peaks count.
     pub fn forget_peak(&self) {
         std::fs::write(format!("/proc/{}/clear_refs", self.process.id), "5").unwrap();
+    }
+
+    /// How many files it has open.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.process.id)).unwrap().count()
     }
 
     /// What it has taken of the processors, to the hundredth of a second.
@@ -239,7 +253,13 @@ impl LogLines {
 
 impl Process {
     fn spawn(arguments: &[&str], state: &Path, environment: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+        let program = env!("CARGO_BIN_EXE_portcullis");
+        let limit = environment.iter().find(|(name, _)| *name == LIMITED);
+        let mut command = Command::new(limit.map_or(program, |_| "prlimit"));
+        if let Some((_, files)) = limit {
+            command.args([*files, program]);
+        }
+        let mut child = command
             .args(arguments)
             .env_clear()
             .env("PATH", std::env::var("PATH").unwrap_or_default())

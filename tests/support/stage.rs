@@ -27,6 +27,8 @@ pub struct Plan {
     pub app_is_up: bool,
     /// Whether to wait until discovery is through.
     pub wait_for_discovery: bool,
+    /// How many files the proxy may have open, if it is limited.
+    pub files: Option<usize>,
 }
 
 impl Plan {
@@ -102,6 +104,7 @@ impl Stage {
             idp_is_up: true,
             app_is_up: true,
             wait_for_discovery: true,
+            files: None,
         };
         change(&mut plan);
         let app = App::down();
@@ -114,7 +117,10 @@ impl Stage {
         }
         fill(&mut plan.config, &idp, &app);
         let text = serde_yaml::to_string(&plan.config).unwrap();
-        let mut proxy = Proxy::start_in(state, &text, &[]).await?;
+        let mut proxy = match plan.files {
+            Some(files) => Proxy::start_limited(state, &text, files).await?,
+            None => Proxy::start_in(state, &text, &[]).await?,
+        };
         proxy.secrets = idp.secrets().clone();
         proxy.admin = Some(admin);
         if plan.idp_is_up && plan.wait_for_discovery {

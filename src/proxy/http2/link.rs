@@ -1,9 +1,11 @@
 //! One HTTP/2 connection to the application, and the task that drives it.
 
 use std::cell::{Cell, RefCell};
-use std::future::Future as _;
+use std::future::{Future as _, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -27,6 +29,8 @@ pub(super) struct Link {
     /// Heads and pieces of bodies that have come.
     news: Cell<u64>,
     unresponsive: Cell<bool>,
+    /// The application was told of the [`NARROW_WINDOW`].
+    narrow: Cell<bool>,
     /// Wakes the driver, which does not notice by itself that nobody wants to send any more.
     nudge: Notify,
     /// Told whenever a stream becomes free, or the connection ends.
@@ -60,6 +64,20 @@ const SPACING: Duration = Duration::from_secs(320);
 /// Bytes of one answer that the application may be ahead of its client.
 const STREAM_WINDOW: u32 = 128 * 1024;
 
+/// The same while there are many calls. They wait where nobody counts them, and a crowd of clients that take nothing of
+/// what they asked for could fill the memory with them.
+const NARROW_WINDOW: u32 = 8 * 1024;
+
+/// Calls of the whole process that have the wider window; those that come when there are more have the narrow one.
+const FEW_CALLS: usize = 64;
+
+/// Calls under way on all connections of the process, as its memory is one.
+static CALLS: AtomicUsize = AtomicUsize::new(0);
+
+fn is_crowded() -> bool {
+    CALLS.load(Relaxed) > FEW_CALLS
+}
+
 /// Calls at a time on one connection, whatever the application allows.
 pub(super) const MAX_CALLS: usize = 128;
 
@@ -78,11 +96,11 @@ const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// Size of the head or the trailers of an answer, as RFC 9113 section 6.5.2 counts.
 const MAX_HEADER_LIST_BYTES: u32 = 128 * 1024;
 
-fn builder() -> h2::client::Builder {
+fn builder(is_narrow: bool) -> h2::client::Builder {
     let mut builder = h2::client::Builder::new();
     builder
         .enable_push(false)
-        .initial_window_size(STREAM_WINDOW)
+        .initial_window_size(if is_narrow { NARROW_WINDOW } else { STREAM_WINDOW })
         .initial_connection_window_size(CONNECTION_WINDOW)
         .data_frame_budget(SMALL_FRAMES_BUDGET)
         .max_send_buffer_size(SEND_BUFFER_BYTES)
@@ -90,8 +108,13 @@ fn builder() -> h2::client::Builder {
     builder
 }
 
-/// A connection that has been greeted, and its sender.
-type Greeted = (SendRequest<Bytes>, Connection<Overheard, Bytes>, Rc<Heard>);
+/// A connection that has been greeted.
+pub(super) struct Greeted {
+    sender: SendRequest<Bytes>,
+    connection: Connection<Overheard, Bytes>,
+    heard: Rc<Heard>,
+    is_narrow: bool,
+}
 
 impl Link {
     /// Connects and waits for the application's greeting, all within `limit`; then the connection lives by
@@ -102,7 +125,7 @@ impl Link {
         patience: Patience,
         freed: Rc<Notify>,
     ) -> Result<Rc<Self>, Error> {
-        let (sender, connection, heard) = greet(connector, limit).await?;
+        let Greeted { sender, connection, heard, is_narrow } = greet(connector, limit).await?;
         let link = Rc::new(Self {
             sender: RefCell::new(Some(sender)),
             heard,
@@ -110,6 +133,7 @@ impl Link {
             idle_since: Cell::new(Instant::now()),
             news: Cell::new(0),
             unresponsive: Cell::new(false),
+            narrow: Cell::new(is_narrow),
             nudge: Notify::new(),
             freed,
         });
@@ -149,12 +173,31 @@ impl Link {
 
     pub(super) fn begin_call(&self) {
         self.calls.set(self.calls.get() + 1);
+        CALLS.fetch_add(1, Relaxed);
     }
 
     pub(super) fn end_call(&self) {
         self.calls.set(self.calls.get().saturating_sub(1));
+        CALLS.fetch_sub(1, Relaxed);
         self.idle_since.set(Instant::now());
         self.freed.notify_one();
+    }
+
+    /// Narrows the windows of all calls once there are many of them. Before the connection is polled, which then says so
+    /// ahead of the next request.
+    fn narrow(&self, connection: &mut Connection<Overheard, Bytes>) {
+        // Fails while the application has not taken note of what it was told last. Then this is the next thing.
+        if is_crowded() && !self.narrow.get() && connection.set_initial_window_size(NARROW_WINDOW).is_ok() {
+            self.narrow.set(true);
+        }
+    }
+
+    /// Widens them again. Only now and then, for who is told of windows all the time takes that for an attack.
+    fn widen(&self, connection: &mut Connection<Overheard, Bytes>) {
+        let are_few = CALLS.load(Relaxed) <= FEW_CALLS / 2;
+        if are_few && self.narrow.get() && connection.set_initial_window_size(STREAM_WINDOW).is_ok() {
+            self.narrow.set(false);
+        }
     }
 
     pub(super) fn idle_since(&self) -> Instant {
@@ -190,10 +233,11 @@ impl Link {
 pub(super) async fn greet(connector: &Connector, limit: Duration) -> Result<Greeted, Error> {
     let by = Instant::now() + limit;
     let (io, heard) = Overheard::new(connector.connect(limit).await?);
+    let is_narrow = is_crowded();
     let greeted = async {
         let closed = || connector.not_http2("it closed the connection instead of beginning with SETTINGS");
-        let (sender, mut connection) = builder().handshake(io).await.map_err(|_| closed())?;
-        std::future::poll_fn(|cx| {
+        let (sender, mut connection) = builder(is_narrow).handshake(io).await.map_err(|_| closed())?;
+        poll_fn(|cx| {
             let ended = Pin::new(&mut connection).poll(cx).is_ready();
             Poll::Ready(match heard.greeting() {
                 Greeting::Http2 => Ok(()),
@@ -206,7 +250,7 @@ pub(super) async fn greet(connector: &Connector, limit: Duration) -> Result<Gree
         Ok((sender, connection))
     };
     match tokio::time::timeout_at(by, greeted).await {
-        Ok(greeted) => greeted.map(|(sender, connection)| (sender, connection, heard)),
+        Ok(greeted) => greeted.map(|(sender, connection)| Greeted { sender, connection, heard, is_narrow }),
         Err(_) => {
             Err(connector.not_http2("it took the connection and said nothing within limits.connectTimeout"))
         }
@@ -220,11 +264,11 @@ async fn drive(mut connection: Connection<Overheard, Bytes>, link: Rc<Link>, pat
     loop {
         tokio::select! {
             biased;
-            _ = &mut connection => break,
+            () = moved(&mut connection, &link) => break,
             () = link.nudge.notified() => {}
             () = &mut look => {
                 match vigil.look(&link, Instant::now()) {
-                    Verdict::Good => {}
+                    Verdict::Good => link.widen(&mut connection),
                     Verdict::Idle => link.retire(),
                     Verdict::Dead => {
                         link.unresponsive.set(true);
@@ -236,6 +280,16 @@ async fn drive(mut connection: Connection<Overheard, Bytes>, link: Rc<Link>, pat
         }
     }
     link.retire();
+}
+
+/// Moves bytes until the end.
+async fn moved(connection: &mut Connection<Overheard, Bytes>, link: &Link) {
+    poll_fn(|cx| {
+        link.narrow(connection);
+        // An error has gone to the calls already.
+        Pin::new(&mut *connection).poll(cx).map(drop)
+    })
+    .await;
 }
 
 /// For polls that only look.

@@ -16,9 +16,12 @@ use super::sending::Sending;
 use crate::proxy::Error;
 use crate::web::body::{BodyError, Carrier};
 
-/// An answer's body. What the application may send is given back to it as its bytes are taken.
+/// An answer's body. What the application may send is given back to it as its bytes are taken, and that is when more is
+/// asked for: whoever holds on to a piece gets the rest of a window, and no more.
 pub(super) struct Receiving {
     stream: RecvStream,
+    /// Bytes of the last piece.
+    taken: usize,
     link: Rc<Link>,
     /// What is left of a length that was stated. That it is kept is seen to by h2.
     left: Option<u64>,
@@ -29,7 +32,7 @@ pub(super) struct Receiving {
 
 impl Receiving {
     pub(super) fn new(stream: RecvStream, link: Rc<Link>, length: Option<u64>) -> Self {
-        Self { stream, link, left: length, data_is_over: false, over: false }
+        Self { stream, taken: 0, link, left: length, data_is_over: false, over: false }
     }
 }
 
@@ -44,13 +47,17 @@ impl Body for Receiving {
         if self.over {
             return Poll::Ready(None);
         }
+        if self.taken > 0 {
+            let taken = std::mem::take(&mut self.taken);
+            // Fails only for a stream that has ended, which needs no room.
+            let _ = self.stream.flow_control().release_capacity(taken);
+        }
         if !self.data_is_over {
             match ready!(self.stream.poll_data(cx)) {
                 Some(Ok(data)) => {
                     self.link.receive();
                     self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
-                    // Fails only for a stream that has ended, which needs no room.
-                    let _ = self.stream.flow_control().release_capacity(data.len());
+                    self.taken = data.len();
                     self.over = self.stream.is_end_stream();
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }

@@ -67,6 +67,10 @@ pub(in crate::server) trait Arrivals {
     /// Ready when the next read would not wait: true if it would give bytes, false if it would give the end. Takes
     /// nothing away from that read.
     fn poll_arrival(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<bool>>;
+
+    /// Whether the other side is known to have left, however many of its bytes have not been read. `by_end`: an end of
+    /// what it sends is enough to tell.
+    fn has_left(&self, by_end: bool) -> bool;
 }
 
 impl<T> Front<T> {
@@ -309,7 +313,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Front<T> {
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Front<T> {
+impl<T: AsyncRead + AsyncWrite + Arrivals + Unpin> AsyncWrite for Front<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         ready!(this.poll_insert(cx))?;
@@ -338,6 +342,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Front<T> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        // In the middle of a body its end is the client's; after a whole request it may still wait for the answer.
+        if this.wire.is_to_look() && this.inner.has_left(this.wire.is_in_body()) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
         if let Some(interim) = &this.interim {
             this.insertion.note_flush(interim);
         }

@@ -31,6 +31,17 @@ fn broken(line: &str) -> Seen {
     Seen::Request { line: line.to_owned(), body: Err(()) }
 }
 
+/// Never asked for here: only a connection that is parked, or whose upload is held back, is.
+impl Arrivals for DuplexStream {
+    fn poll_arrival(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        Poll::Pending
+    }
+
+    fn has_left(&self, _: bool) -> bool {
+        false
+    }
+}
+
 struct Client {
     stream: DuplexStream,
     wire: Arc<Wire>,

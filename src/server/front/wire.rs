@@ -22,6 +22,9 @@ pub(in crate::server) struct Wire {
     lingering_since: Moment,
     abusive: AtomicBool,
     between_requests: AtomicBool,
+    /// Since bytes were read, nobody has read on until there were none.
+    unread: AtomicBool,
+    to_look: AtomicBool,
     /// Request heads that hyper was given, the stand-in among them.
     heads: AtomicU64,
     in_body: AtomicBool,
@@ -48,6 +51,8 @@ pub(in crate::server) struct Signals {
     pub(in crate::server) abusive: bool,
     /// On HTTP/1, hyper has read all that it was given, and that ends where a request may begin.
     pub(in crate::server) between_requests: bool,
+    /// There may be something to read, and nobody reads it: the end of the connection would go unnoticed behind it.
+    pub(in crate::server) unread: bool,
 }
 
 impl Signals {
@@ -101,6 +106,8 @@ impl Default for Wire {
             lingering_since: Moment::default(),
             abusive: AtomicBool::new(false),
             between_requests: AtomicBool::new(false),
+            unread: AtomicBool::new(false),
+            to_look: AtomicBool::new(false),
             heads: AtomicU64::new(0),
             in_body: AtomicBool::new(false),
             refusal: OnceLock::new(),
@@ -123,7 +130,13 @@ impl Wire {
             lingering_since: self.lingering_since.get(self.begun),
             abusive: self.abusive.load(Relaxed),
             between_requests: self.between_requests.load(Relaxed),
+            unread: self.unread.load(Relaxed),
         }
+    }
+
+    /// For the driver: when next polled, the front looks whether the client has left.
+    pub(in crate::server) fn look(&self) {
+        self.to_look.store(true, Relaxed);
     }
 
     /// For the driver: the head that is under way took too long. The front refuses it when next polled.
@@ -166,6 +179,7 @@ impl Wire {
         self.heads.store(heads, Relaxed);
         self.in_body.store(in_body, Relaxed);
         self.between_requests.store(false, Relaxed);
+        self.unread.store(true, Relaxed);
         if !head_unfinished {
             self.head_since.clear();
             self.head_expired.store(false, Relaxed);
@@ -197,7 +211,18 @@ impl Wire {
     /// up on the head under way.
     pub(super) fn read_dry(&self, between_requests: bool) -> bool {
         self.between_requests.store(between_requests, Relaxed);
+        self.unread.store(false, Relaxed);
         self.head_expired()
+    }
+
+    /// For the front: whether a body is being received.
+    pub(super) fn is_in_body(&self) -> bool {
+        self.in_body.load(Relaxed)
+    }
+
+    /// For the front: whether the driver asked for a look, which is then done with.
+    pub(super) fn is_to_look(&self) -> bool {
+        self.to_look.load(Relaxed) && self.to_look.swap(false, Relaxed)
     }
 
     /// For the front: the write side is being shut, and no other request will come.

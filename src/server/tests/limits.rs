@@ -161,3 +161,54 @@ async fn a_client_hello_byte_by_byte_is_read() {
     drop(near);
     within(trickle).await.unwrap();
 }
+
+/// DOS-02: the application takes nothing of an upload, so nothing more is read, and the client's end lies behind that.
+#[tokio::test]
+async fn a_client_that_leaves_is_missed_also_while_nobody_reads_what_it_sent() {
+    let upload = format!("POST /hold HTTP/1.1\r\nHost: a\r\nContent-Length: 99999\r\n\r\n{}", "x".repeat(99));
+    for (is_tls, resets) in [(true, true), (true, false), (false, true), (false, false)] {
+        // Longer than anybody waits here: only the client's leaving ends its request.
+        let mut server = Server::start(Limits { drain: Duration::from_secs(60), ..limits() }).await;
+        let leave = |tcp: &TcpStream| {
+            let linger = resets.then_some(Duration::ZERO);
+            socket2::SockRef::from(tcp).set_linger(linger).unwrap();
+        };
+        let called = async || {
+            while server.shared.seen().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        if is_tls {
+            let mut stream = server.connect(b"http/1.1").await;
+            stream.write_all(upload.as_bytes()).await.unwrap();
+            within(called()).await;
+            leave(stream.get_ref().0);
+        } else {
+            let mut stream = server.connect_plain().await;
+            stream.write_all(upload.as_bytes()).await.unwrap();
+            within(called()).await;
+            leave(&stream);
+        }
+        server.stop();
+        assert_eq!(server.ended().await.cut, 0, "TLS: {is_tls}, a reset: {resets}");
+    }
+}
+
+/// Who only waits is left alone: for the application to take more, or for an answer, with nothing more to say.
+#[tokio::test]
+async fn a_client_that_waits_while_nobody_reads_what_it_sent_stays() {
+    let server = Server::start(limits()).await;
+    let upload = "POST /hold HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\nx";
+    let held = "GET /hold HTTP/1.1\r\nHost: a\r\n\r\n".repeat(2);
+    for (sent, ends) in [(upload, false), (held.as_str(), true)] {
+        let mut stream = server.connect_plain().await;
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        if ends {
+            stream.shutdown().await.unwrap();
+        }
+        let early = tokio::time::timeout(Duration::from_secs(3), stream.read_u8()).await;
+        assert!(early.is_err(), "ended after it was looked at: {early:?}");
+        server.shared.release.notify_one();
+        read_until(&mut stream, "released").await;
+    }
+}

@@ -10,7 +10,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -30,8 +30,19 @@ const BACKLOG: u32 = 4096;
 /// The pause of who takes an upload slowly, after each part.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Listens until the process is ended.
-pub async fn serve(port: u16) {
+/// What is spoken on a port.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Spoken {
+    Http1,
+    Http2,
+}
+
+/// Listens until the process is ended: for HTTP/1.1 on the one port, for HTTP/2 without TLS on the other.
+pub async fn serve(port: u16, http2_port: u16) {
+    tokio::join!(listen(port, Spoken::Http1), listen(http2_port, Spoken::Http2));
+}
+
+async fn listen(port: u16, spoken: Spoken) {
     let socket = TcpSocket::new_v4().unwrap();
     // Accepted connections inherit both: what the system holds for a connection is no part of what is measured.
     socket.set_send_buffer_size(BUFFER).unwrap();
@@ -45,12 +56,16 @@ pub async fn serve(port: u16) {
             tokio::time::sleep(PAUSE).await;
             continue;
         };
+        // Whoever attacks the proxy leaves in the middle of things, which is an error for hyper.
         tokio::spawn(async move {
-            let connection = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service_fn(answer))
-                .with_upgrades();
-            // Whoever attacks the proxy leaves in the middle of things.
-            drop(connection.await);
+            let (io, service) = (TokioIo::new(stream), service_fn(answer));
+            if spoken == Spoken::Http2 {
+                let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                drop(builder.serve_connection(io, service).await);
+            } else {
+                let connection = hyper::server::conn::http1::Builder::new().serve_connection(io, service);
+                drop(connection.with_upgrades().await);
+            }
         });
     }
 }

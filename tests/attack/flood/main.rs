@@ -2,7 +2,7 @@
 //! behind it. Each is a process of its own, so that what it takes of the processors is its own.
 //!
 //! ```text
-//! flood app PORT                    the application
+//! flood app PORT HTTP2-PORT         the application
 //! flood users JSON                  people who are logged in; a line for each request
 //! flood logins JSON                 people who log in, all at once; one line at the end
 //! flood attack NAME JSON            one attack; one line at the end
@@ -78,14 +78,14 @@ fn main() {
     let plan = |text: &str| serde_json::from_str::<Plan>(text).unwrap();
     runtime.block_on(async {
         match arguments[..] {
-            ["app", port] => app::serve(port.parse().unwrap()).await,
+            ["app", port, http2] => app::serve(port.parse().unwrap(), http2.parse().unwrap()).await,
             ["users", text] => users::go_on(plan(text)).await,
             ["logins", text] => users::log_in_at_once(plan(text)).await,
             ["attack", name, text] => {
                 let outcome = attack(name, plan(text)).await;
                 println!("{}", serde_json::to_string(&outcome).unwrap());
             }
-            _ => panic_with("flood app PORT | users JSON | logins JSON | attack NAME JSON"),
+            _ => panic_with("flood app PORT HTTP2-PORT | users JSON | logins JSON | attack NAME JSON"),
         }
     });
 }

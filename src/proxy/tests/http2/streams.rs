@@ -358,3 +358,59 @@ fn a_call_ends_with_its_session() {
         }
     });
 }
+
+/// DOS-02: answers that nobody takes wait here, each up to its window, which is a narrow one where there are many.
+#[test]
+fn many_calls_have_narrow_windows_and_few_have_wide_ones() {
+    const MANY: usize = 100;
+    const NARROW: usize = 8 * 1024;
+    worker(async {
+        let (told, mut rooms) = tokio::sync::mpsc::unbounded_channel();
+        let (again, mut more) = tokio::sync::mpsc::unbounded_channel();
+        let address = calls(move |mut call| {
+            let (told, again) = (told.clone(), again.clone());
+            async move {
+                let mut stream = call.answer(&[]);
+                stream.reserve_capacity(1 << 20);
+                let room = soon(std::future::poll_fn(|cx| stream.poll_capacity(cx))).await;
+                let room = room.unwrap().unwrap();
+                stream.send_data(vec![b'x'; room].into(), false).unwrap();
+                told.send(room).unwrap();
+                stream.reserve_capacity(1 << 20);
+                if let Some(Ok(room)) = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await {
+                    again.send(room).unwrap();
+                    stream.send_data(vec![b'x'; room].into(), false).unwrap();
+                }
+                let _ = std::future::poll_fn(|cx| stream.poll_reset(cx)).await;
+            }
+        })
+        .await;
+        let forwarder = hasty_http2(address);
+        let mut answers = Vec::new();
+        for number in 0..MANY {
+            answers.push(get(&forwarder, "/").await.unwrap());
+            let room = soon(rooms.recv()).await.unwrap();
+            assert!(number + 1 < MANY || room == NARROW, "{room} bytes of call {number}");
+        }
+        // What has been taken makes room for more only once more is asked for.
+        let mut last = answers.pop().unwrap().into_body();
+        assert_eq!(soon(last.frame()).await.unwrap().unwrap().into_data().unwrap().len(), NARROW);
+        let early = tokio::time::timeout(SHORT, more.recv()).await;
+        assert!(early.is_err(), "room for {early:?} more");
+        let (next, room) = tokio::join!(soon(last.frame()), soon(more.recv()));
+        next.unwrap().unwrap();
+        assert_eq!(room, Some(NARROW));
+        drop((answers, last));
+        // When the connection is looked at next.
+        let widened = async {
+            loop {
+                let answer = get(&forwarder, "/").await.unwrap();
+                if rooms.recv().await.unwrap() > NARROW {
+                    return drop(answer);
+                }
+                tokio::time::sleep(SHORT / 10).await;
+            }
+        };
+        soon(widened).await;
+    });
+}
