@@ -156,7 +156,7 @@ impl Forwarder {
         request: &mut Request<Body>,
         path: &NormalPath,
         terms: &Terms<'_>,
-    ) -> Result<(Option<Upgrade>, Option<Rc<Progress>>), Error> {
+    ) -> Result<(Option<Upgrade>, Followed), Error> {
         let noted = Noted::of(request.headers(), &self.mapped);
         let upgrade = if noted.connection { Upgrade::read(request)? } else { None };
         let Draft { uri, said, mut fields, body } = self.draft(request, path, &noted, terms)?;
@@ -216,7 +216,7 @@ impl Forwarder {
         request: &mut Request<Body>,
         path: &NormalPath,
         terms: &Terms<'_>,
-    ) -> Result<(Request<Upload>, Option<Rc<Progress>>, bool), Error> {
+    ) -> Result<(Request<Upload>, Followed, bool), Error> {
         let noted = Noted::of(request.headers(), &self.mapped);
         if noted.connection && Upgrade::read(request)?.is_some_and(|upgrade| upgrade.is_websocket()) {
             return Err(Error::NoWebSocket);
@@ -351,6 +351,9 @@ impl Forwarder {
         Ok(response)
     }
 }
+
+/// How far the body of a request is, if it has one.
+type Followed = Option<Rc<Progress>>;
 
 /// A request on its way out, in parts.
 struct Draft {
