@@ -8,7 +8,7 @@ in turn, before the tests of its group that enter its function: the quick ones f
 in target/mutants; `--again` takes only those mutants that nothing noticed so far, or whose function has changed. Those
 that can't be switched, in constants and in functions that return `impl` something, are for cargo-mutants itself, a
 minute or so for each: `--apart` runs them too. `--compare N` has cargo-mutants look at N of the verdicts again.
-Why some survivors may stay is in tests/mutants.md. Exit status: 0 if at least LEAST per cent of each group were noticed.
+Why some survivors may stay is in tests/mutants.md. Exit status: 0 if at least LEAST per cent of each group are noticed.
 """
 
 import argparse
@@ -90,6 +90,7 @@ class Program:
     def __init__(self, built):
         # A copy, which no later build replaces under a run.
         self.path = str(OUT / "tests")
+        Path(self.path).unlink(missing_ok=True)
         shutil.copy(built, self.path)
 
     def names(self):

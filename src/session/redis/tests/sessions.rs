@@ -89,50 +89,6 @@ async fn a_session_goes_into_the_store_and_comes_back_by_its_ticket() {
     assert!(sessions.load(bob.ticket.as_ref().unwrap()).await.is_ok());
 }
 
-/// Bytes of a stream are use: the store is told in the background, once for each tenth of the idle timeout.
-#[tokio::test]
-async fn use_without_requests_prolongs_the_record_now_and_then() {
-    let server = Server::start().await;
-    let process = Process::connected(single(&server)).await;
-    let sessions = sessions(process.store.clone());
-    let mut alice = login("alice");
-    sessions.put(&mut alice).await.unwrap();
-    let names: Vec<String> = server.call(&["KEYS", "*"]).await;
-    let record = async {
-        for name in &names {
-            if server.call::<i64>(&["PTTL", name]).await > 0 {
-                return name.clone();
-            }
-        }
-        panic!("no record in {names:?}")
-    }
-    .await;
-    let left = async || server.call::<i64>(&["PTTL", &record]).await;
-    let shorten = async || server.call::<i64>(&["PEXPIRE", &record, "100000"]).await;
-    let (age, now) = (sessions.seal_age(), Clock::system().now());
-    shorten().await;
-    sessions.touch_soon(&alice, now);
-    let told = async {
-        while left().await < 200_000 {
-            a_moment().await;
-        }
-    };
-    soon("the store to be told", told).await;
-    shorten().await;
-    // Soon after, nothing is told. What is told a seal's age later is told after it, by the same connection.
-    sessions.touch_soon(&alice, now.plus(age.saturating_sub(Duration::from_secs(1))));
-    let mut bob = login("bob");
-    sessions.put(&mut bob).await.unwrap();
-    assert!(left().await <= 100_000, "told too often");
-    sessions.touch_soon(&alice, now.plus(age));
-    let told = async {
-        while left().await < 200_000 {
-            a_moment().await;
-        }
-    };
-    soon("the store to be told again", told).await;
-}
-
 #[tokio::test]
 async fn without_the_store_nobody_is_believed() {
     let process = Process::started(config("redis://127.0.0.1:1", Topology::Single));
