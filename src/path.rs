@@ -334,6 +334,7 @@ mod tests {
             (STRICT, "/a%c2%85", E::Control),
             (STRICT, "/a\tb", E::Control),
             (STRICT, "/a\u{7f}b", E::Control),
+            (STRICT, "/a\u{1}%", E::Control),
             (STRICT, "/a b", E::Character),
             (STRICT, "/a?b c", E::Character),
             (STRICT, "/a?b\u{0}", E::Control),

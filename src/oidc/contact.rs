@@ -71,3 +71,57 @@ impl Contact {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::web::trust::Trust;
+
+    fn ago(duration: Duration) -> Instant {
+        Instant::now().checked_sub(duration).unwrap()
+    }
+
+    #[test]
+    fn a_contact_is_fresh_for_a_while() {
+        let contact = Contact::default();
+        assert!(!contact.is_fresh());
+        contact.note();
+        assert!(contact.is_fresh());
+        for (since, fresh) in [(FRESH / 2, true), (FRESH, false), (2 * FRESH, false)] {
+            *contact.reached.lock().unwrap() = Some(ago(since));
+            assert_eq!(contact.is_fresh(), fresh, "{since:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_told_while_it_says_something() {
+        let contact = Contact::default();
+        assert_eq!(contact.last_failure(), None);
+        for (since, told) in [(Duration::ZERO, true), (STALE / 2, true), (STALE, false), (2 * STALE, false)] {
+            *contact.failed.lock().await = Some((ago(since), "refused".to_owned()));
+            assert_eq!(contact.last_failure(), told.then(|| "refused".to_owned()), "{since:?}");
+        }
+        *contact.failed.lock().await = Some((ago(Duration::ZERO), "refused".to_owned()));
+        let _knocking = contact.failed.lock().await;
+        assert_eq!(contact.last_failure(), None, "a knock under way says nothing yet");
+    }
+
+    #[tokio::test]
+    async fn one_knocks_only_where_nothing_is_known() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url: Url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let outbound = Outbound::new(&url, Trust::system()).unwrap();
+        let contact = Contact::default();
+        // It failed a moment ago: nobody knocks, although somebody would answer.
+        *contact.failed.lock().await = Some((ago(Duration::ZERO), "refused".to_owned()));
+        assert_eq!(contact.confirm(&outbound, &url).await, Err("refused".to_owned()));
+        *contact.failed.lock().await = Some((ago(AFTER_FAILURE), "refused".to_owned()));
+        assert_eq!(contact.confirm(&outbound, &url).await, Ok(()));
+        assert!(contact.is_fresh() && contact.last_failure().is_none());
+        drop(listener);
+        assert_eq!(contact.confirm(&outbound, &url).await, Ok(()), "it answered just now");
+        *contact.reached.lock().unwrap() = Some(ago(FRESH));
+        let failure = contact.confirm(&outbound, &url).await.unwrap_err();
+        assert_eq!(contact.last_failure(), Some(failure));
+    }
+}

@@ -266,3 +266,22 @@ fn warning(what: String, fix: &str) -> Finding {
 fn error(what: String, fix: &str) -> Finding {
     Finding { level: Level::Error, what, fix: fix.to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_provider_that_is_not_found_is_looked_for_in_the_right_place() {
+        let untrusted = "its certificate is signed by an authority that is not trusted".to_owned();
+        for (problem, fix) in [
+            (Problem::Unreachable(untrusted), "OIDCProviderCertificateAuthority"),
+            (Problem::Unreachable("connection refused".to_owned()), "HTTPS_PROXY"),
+            (Problem::Unusable("issuer mismatch".to_owned()), "correct OIDCProviderURL"),
+        ] {
+            let finding = discovery_finding(&problem);
+            assert_eq!(finding.level, Level::Error);
+            assert!(finding.fix.contains(fix), "{finding:?}");
+        }
+    }
+}

@@ -333,4 +333,20 @@ mod tests {
         assert_eq!(long.chars().count(), 201);
         assert!(long.ends_with('…'));
     }
+
+    #[test]
+    fn errors_say_what_the_provider_said_and_when_to_try_again() {
+        let denied = |description: &str| {
+            let (error, description) = ("access_denied".to_owned(), description.to_owned());
+            Error::Denied { error, description }
+        };
+        assert!(denied("not today").to_string().ends_with("instead of a login, and says: not today"));
+        assert!(denied("").to_string().ends_with("instead of a login"));
+        let accepted = vec![SigningAlgorithm::Rs256, SigningAlgorithm::EdDsa];
+        let refusal = Refusal::Algorithm { found: "none".to_owned(), accepted };
+        assert!(refusal.to_string().contains("accepted are RS256, EdDSA ("), "{refusal}");
+        assert_eq!(denied("").retry_after(), None);
+        assert_eq!(Error::Busy.retry_after(), Some(RETRY_AFTER));
+        assert_eq!(SigningAlgorithm::Rs256.to_string(), "RS256");
+    }
 }

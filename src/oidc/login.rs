@@ -215,4 +215,21 @@ mod tests {
         let text = serde_json::to_string(&transaction).unwrap();
         assert_eq!(serde_json::from_str::<Transaction>(&text).unwrap(), transaction);
     }
+
+    #[test]
+    fn debug_shows_what_a_log_may() {
+        let transaction = Transaction {
+            issuer: "https://idp.example".to_owned(),
+            nonce: "NONCE".to_owned(),
+            verifier: "VERIFIER".to_owned(),
+            acr_values: vec!["mfa".to_owned()],
+            max_age: None,
+        };
+        let shown = format!("{transaction:?}");
+        assert!(shown.contains("https://idp.example") && shown.contains("mfa"), "{shown}");
+        let denied = CallbackParameters::parse("state=STATE&error=access_denied").unwrap();
+        assert_eq!(denied.error(), Some("access_denied"));
+        assert!(format!("{denied:?}").contains("access_denied"));
+        assert_eq!(CallbackParameters::parse("state=STATE&code=CODE").unwrap().error(), None);
+    }
 }

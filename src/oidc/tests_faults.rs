@@ -188,3 +188,34 @@ async fn a_provider_that_went_down_is_noticed_before_the_browser_is_sent() {
     assert_eq!((error.kind(), error.code()), (Kind::Unavailable, "unreachable"));
     assert_eq!(provider.status(), Status::Ready);
 }
+
+/// Why no login could begin is known without asking anybody, and told where somebody asks how the provider is.
+#[tokio::test]
+async fn what_is_known_of_an_outage_is_told() {
+    let idp = Idp::start().await;
+    let provider = idp.provider();
+    assert_eq!(provider.origin(), idp.server.url("").trim_end_matches('/'));
+    assert_eq!(format!("{provider:?}"), format!("Provider {{ issuer: {:?}, .. }}", provider.issuer()));
+    assert!(provider.last_problem().is_none() && provider.outage().is_none() && !provider.offers_logout());
+    idp.script(|script| drop(script.replies.insert("/.well-known/openid-configuration", Reply::status(503))));
+    let error = provider.begin(asking("s")).await.unwrap_err();
+    assert_eq!(provider.outage().map(|outage| outage.to_string()), Some(error.to_string()));
+    let problem = provider.last_problem().unwrap();
+    assert!(error.to_string().contains(&problem) && problem.contains("503"), "{problem}");
+
+    let idp = Idp::start().await;
+    idp.script(|script| script.document = json!({"end_session_endpoint": format!("{}/logout", script.base)}));
+    let provider = idp.provider();
+    provider.begin(asking("s")).await.unwrap();
+    assert!(provider.outage().is_none() && provider.last_problem().is_none() && provider.offers_logout());
+}
+
+/// Metrics and log searches go by these.
+#[test]
+fn errors_keep_the_code_of_their_cause() {
+    let refused = Error::from(Refusal::Nonce);
+    assert_eq!(RefreshError::from(refused.clone()).code(), "nonce");
+    assert_eq!(RefreshError::from(Error::Busy).code(), "busy");
+    assert_eq!(LogoutTokenError::from(refused).code(), "nonce");
+    assert_eq!(LogoutTokenError::from(Error::Keys("none".to_owned())).code(), "jwks");
+}

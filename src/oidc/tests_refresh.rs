@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::clock::UnixTime;
+use crate::secret::Secret;
 use crate::web::testing::Reply;
 
 use super::testing::TestKey;
@@ -388,4 +389,13 @@ async fn a_token_endpoint_that_hangs_takes_no_more_than_its_share() {
     provider.finish(callback, transaction).await.unwrap();
     assert_eq!(idp.server.count("/token"), MAX_REFRESHES + 1);
     waiting.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[test]
+fn debug_shows_whose_refresh_it_is_and_no_token() {
+    let shown = format!("{:?}", stale());
+    assert!(shown.contains("alice") && !shown.contains(REFRESH_TOKEN), "{shown}");
+    let (text, expires_at) = (Secret::new("the-id-token".to_owned()), UnixTime(7));
+    let token = NewIdToken { text, expires_at, acr: None, auth_time: None, sid: None };
+    assert_eq!(format!("{token:?}"), format!("NewIdToken {{ expires_at: {expires_at:?}, .. }}"));
 }

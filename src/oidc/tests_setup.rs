@@ -12,7 +12,7 @@ use crate::secret::{Secret, Source};
 use crate::web::testing::Reply;
 
 use super::testing::{TestKey, config};
-use super::testing_idp::{CODE, Idp, Script};
+use super::testing_idp::{CODE, Idp, NOW, Script};
 use super::*;
 
 #[tokio::test]
@@ -171,6 +171,10 @@ async fn the_connection_test_finds_what_is_wrong() {
         ("does not offer", Level::Warning, |s| {
             s.document = json!({"token_endpoint_auth_methods_supported": ["private_key_jwt"]});
         }),
+        ("authenticates by client_secret_basic", Level::Ok, |s| {
+            s.document = json!({"token_endpoint_auth_methods_supported": ["client_secret_basic"]});
+        }),
+        ("could not be tried", Level::Warning, |s| drop(s.replies.insert("/token", Reply::status(500)))),
         ("refuses our request for the callback", Level::Warning, |s| {
             s.replies.insert("/authorize", Reply::status(400));
         }),
@@ -190,5 +194,52 @@ async fn the_connection_test_finds_what_is_wrong() {
         assert_eq!(found.map(|finding| finding.level), Some(level), "{named}: {findings:?}");
         assert_eq!(findings.iter().map(|finding| finding.level).max(), Some(level), "{named}: {findings:?}");
         assert!(findings.iter().all(|finding| finding.fix.is_empty() == (finding.level == Level::Ok)));
+    }
+}
+
+/// Up to ten seconds and the precision of a `Date` are as it should be, up to the configured skew logins work.
+#[tokio::test]
+async fn the_connection_test_measures_the_provider_s_clock() {
+    for (off, level) in [
+        (0, Level::Ok),
+        (12, Level::Ok),
+        (-12, Level::Ok),
+        (13, Level::Warning),
+        (60, Level::Warning),
+        (-60, Level::Warning),
+        (61, Level::Error),
+        (-61, Level::Error),
+    ] {
+        let idp = Idp::start().await;
+        idp.script(|script| {
+            let theirs =
+                std::time::UNIX_EPOCH + std::time::Duration::from_secs(NOW.saturating_add_signed(off));
+            let mut headers = vec![("Date".to_owned(), httpdate::fmt_http_date(theirs))];
+            headers.push(("Content-Type".to_owned(), "application/json".to_owned()));
+            let document = script.document().to_string().into_bytes();
+            script.replies.insert("/.well-known/openid-configuration", Reply::Full(200, headers, document));
+        });
+        let findings = idp.provider().diagnose().await;
+        let found = findings.iter().find(|finding| finding.what.contains("clock")).unwrap();
+        assert_eq!(found.level, level, "{off}: {found:?}");
+        assert!(found.what.contains(&format!("differ by {} s", off.abs())), "{found:?}");
+    }
+}
+
+/// What an authorization endpoint says at once: a page or a redirect is fine, an error of either side is told.
+#[tokio::test]
+async fn the_connection_test_looks_at_the_first_answer() {
+    for (status, level, words) in [
+        (200, Level::Ok, "takes the callback"),
+        (403, Level::Warning, "refuses our request"),
+        (500, Level::Warning, "answers 500"),
+    ] {
+        let idp = Idp::start().await;
+        idp.script(|script| drop(script.replies.insert("/authorize", Reply::status(status))));
+        let findings = idp.provider().diagnose().await;
+        let found = findings.iter().find(|finding| finding.what.contains(words));
+        assert_eq!(found.map(|finding| finding.level), Some(level), "{status}: {findings:?}");
+        // Who does not ask for refresh tokens is told nothing about them.
+        assert!(!findings.iter().any(|finding| finding.what.contains("offline_access")));
     }
 }

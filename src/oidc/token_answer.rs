@@ -201,4 +201,15 @@ mod tests {
         assert!(["AT", "RT", "IT"].iter().all(|secret| !shown.contains(secret)), "{shown}");
         assert_eq!(serde_json::to_string(&answer).unwrap(), "null");
     }
+
+    #[test]
+    fn the_crate_is_told_what_there_is() {
+        let answer: TokenAnswer =
+            serde_json::from_value(json!({"access_token": "AT", "expires_in": 7})).unwrap();
+        assert_eq!(answer.expires_in(), Some(Duration::from_secs(7)));
+        assert!(answer.refresh_token().is_none() && answer.scopes().is_none());
+        assert_eq!(format!("{answer:?}"), "TokenAnswer([redacted])");
+        let refusal = TokenRefusal::from(json!({"error": "invalid_grant"}).as_object().unwrap().clone());
+        assert_eq!(refusal.to_string(), "invalid_grant");
+    }
 }

@@ -1,3 +1,5 @@
+mod answers;
+mod mistakes;
 mod words;
 
 use http::Method;
@@ -191,6 +193,10 @@ fn kept_slashes_get_around_no_rule() {
         "/api/a%2Fb/*",
         "/n/?",
         "/n/?/x",
+        "/l/a%2Fb",
+        "/l/a/b",
+        "/s/?",
+        "/s/*/b",
     ];
     let endpoints = uris.iter().map(|uri| endpoint(uri, &["GET"])).collect();
     let policy = Policy::compile(&Config { endpoints, path, ..Config::default() }).unwrap();
@@ -209,6 +215,9 @@ fn kept_slashes_get_around_no_rule() {
         // Less specific about it: the operator meant the wildcard.
         ("/api/group%2Fproject/issues", Ok(Some("/api/?/issues"))),
         ("/api/a%2Fb/issues", Ok(Some("/api/a%2Fb/*"))),
+        ("/s/a%2Fb", Ok(Some("/s/?"))),
+        // Written for the slash as it was sent.
+        ("/l/a%2Fb", Ok(Some("/l/a%2Fb"))),
         // Both at once.
         ("/public/x;y%2F..z", Ok(Some("/public/*"))),
         ("/public/a/secret;x%2Fy", Ok(Some("/public/*"))),
@@ -315,7 +324,7 @@ impl Ask {
 /// Section 6 of the contract, and AZ-20: OR of ANDs; empty is never "allow".
 #[test]
 fn requirements() {
-    const ALICE: &str = r#"{"sub":"alice","groups":["admin","staff"],"dept":"R*D","n":7,
+    const ALICE: &str = r#"{"sub":"alice","groups":["admin","staff"],"dept":"R*D","n":7,"home":"C:\\x",
         "email":"Alice@ACME.com","email_verified":true}"#;
     let rows: &[(Clauses, Clauses, bool)] = &[
         (&[&["groups=admin"]], &[], true),
@@ -330,6 +339,9 @@ fn requirements() {
         (&[&["groups=*min"]], &[], true),
         (&[&["groups=a*m*n"]], &[], true),
         (&[&["groups=ad*dmin"]], &[], false),
+        (&[&["groups=a*x*n"]], &[], false),
+        (&[&["groups=a*i*i*n"]], &[], false),
+        (&[&["groups=a*d*i*n"]], &[], true),
         (&[&["groups!=root"]], &[], true),
         (&[&["groups!=admin"]], &[], false),
         (&[&["groups!=ad*"]], &[], false),
@@ -337,6 +349,9 @@ fn requirements() {
         (&[&["n=7"]], &[], true),
         (&[&["dept=R\\*D"]], &[], true),
         (&[&["dept=\\*"]], &[], false),
+        // Before anything but a star, a backslash stands for itself.
+        (&[&["home=C:\\x"]], &[], true),
+        (&[&["home=C:*x"]], &[], true),
         (&[&["SUB=alice"]], &[], false),
         (&[&["sub=Alice"]], &[], false),
         (&[&["sub=alice"]], &[&["groups=staff"]], false),

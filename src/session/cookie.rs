@@ -238,4 +238,25 @@ mod tests {
         assert_eq!(set("n", "v", Some(Duration::from_secs(600))), format!("n=v{ATTRIBUTES}; Max-Age=600"));
         assert_eq!(delete("n"), format!("n={ATTRIBUTES}; Max-Age=0"));
     }
+
+    #[test]
+    fn parts_are_named_by_plain_numbers() {
+        let base = CookieName::parse("__Host-a").unwrap();
+        for (name, number) in [
+            ("__Host-a", Some(0)),
+            ("__Host-a.1", Some(1)),
+            ("__Host-a.10", Some(10)),
+            ("__Host-a.12345678", Some(12_345_678)),
+            ("__Host-a.123456789", None),
+            ("__Host-a.0", None),
+            ("__Host-a.01", None),
+            ("__Host-a.1x", None),
+            ("__Host-a.", None),
+            ("__Host-ab", None),
+            ("__Host-", None),
+        ] {
+            assert_eq!(part_number(&base, name.as_bytes()), number, "{name}");
+            assert!(number.is_none_or(|number| part_name(&base, number) == name), "{name}");
+        }
+    }
 }

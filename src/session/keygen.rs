@@ -194,4 +194,29 @@ mod tests {
         assert!(matches!(add_key(&path, KeyPlace::First, NOW), Err(KeyError::Busy { .. })));
         assert!(other.exists() && !path.exists());
     }
+
+    #[test]
+    fn a_file_without_keys_takes_its_first_and_what_is_no_file_takes_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys");
+        fs::write(&path, "# none yet\n").unwrap();
+        let first = add_key(&path, KeyPlace::First, NOW).unwrap();
+        assert_eq!(ids(&path), [first]);
+        fs::write(&path, "not a key\n").unwrap();
+        match add_key(&path, KeyPlace::First, NOW) {
+            Err(KeyError::Malformed { mistakes, .. }) => {
+                assert!(
+                    mistakes[0].to_string().contains("line 1"),
+                    "by the lines of the old file: {mistakes:?}"
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+        let below = directory.path().join("missing").join("keys");
+        assert!(matches!(add_key(&below, KeyPlace::First, NOW), Err(KeyError::NotMade { .. })));
+        let inside = directory.path().join("directory");
+        fs::create_dir(&inside).unwrap();
+        assert!(matches!(add_key(&inside, KeyPlace::First, NOW), Err(KeyError::Unreadable(_))));
+        assert!(inside.is_dir());
+    }
 }

@@ -292,4 +292,30 @@ mod tests {
             assert!(shared.expires_at < revocations.now(), "{:?}", shared.expires_at);
         }
     }
+
+    /// What another process ended is over here, in its service and in no other; what can't be read ends everything.
+    #[test]
+    fn what_others_ended_is_over_in_its_own_service() {
+        let (clock, _hand) = Clock::manual(UnixTime(1_800_000_000));
+        let service = |name: &str| {
+            let [host, issuer, client_id] = ["app.test", "https://idp.test", "client"].map(str::to_owned);
+            let scope = Scope::new(&Binding { service: name.to_owned(), host, issuer, client_id });
+            let hour = Duration::from_secs(3600);
+            let revocations = Revocations::new(name.into(), hour, clock.clone(), None, Arc::new(|_, _| {}));
+            (scope, Arc::new(revocations))
+        };
+        let ((one, of_one), (two, of_two)) = (service("one"), service("two"));
+        let shared = SharedEndings::new(vec![(one.clone(), of_one.clone()), (two, of_two.clone())]);
+        let (_, elsewhere) = service("one");
+        drop(elsewhere.end(Entry::Session(SessionId::new().unwrap()), Why::Logout));
+        let ended = elsewhere.known()[0];
+        let heard = ending(one.id(), &ended, of_one.max_lifetime());
+        shared.learn(Heard::Ending(heard.clone()));
+        assert_eq!((of_one.known(), of_two.known()), (vec![ended], vec![]));
+        shared.learn(Heard::Ending(Ending { entry: b"of a later version".to_vec(), ..heard }));
+        assert_eq!((of_one.known().len(), of_two.known().len()), (1, 0), "one line in place of all before");
+        assert!(of_one.known() != [ended]);
+        shared.learn(Heard::AllBefore(clock.now()));
+        assert_eq!(of_two.known().len(), 1, "said of every service");
+    }
 }

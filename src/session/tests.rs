@@ -1,7 +1,9 @@
 //! Sessions as a whole, by the rows of the catalogue: what may be done to cookies, and what comes of it.
 
 mod bounds;
+mod facts;
 mod planted;
+mod shown;
 mod split;
 
 use std::collections::BTreeSet;

@@ -403,3 +403,59 @@ fn nothing_of_a_bad_head_passes_and_what_came_before_does() {
     let wanted = Outcome { passed, heads: 1, refused: Some(V::Field), at_boundary: false, in_body: false };
     assert_eq!(outcome, wanted);
 }
+
+/// What comes after one request, and whether it is refused.
+fn then(request: &str) -> Then {
+    Framing::new(BOUNDS).advance(request.as_bytes()).then
+}
+
+/// A field counts by its name. Each of these is as long as one that matters, and says what would matter there.
+#[test]
+fn fields_of_the_same_length_mean_nothing() {
+    let lines = "Date: a b\r\nReferer: websocket\r\nUser-Agent: keep-alive\r\nAccept-Charset: 5\r\n\
+                 If-Modified-Since: chunked\r\n";
+    assert_eq!(then(&with(lines)), Then::Continue);
+    assert_eq!(then(&format!("GET / HTTP/1.0\r\n{lines}\r\n")), Then::Continue);
+    let twice = format!("{lines}{lines}");
+    assert_eq!(then(&with(&twice)), Then::Continue, "nor does it matter how often they come");
+}
+
+#[test]
+fn an_upgrade_is_asked_for_by_its_field_and_by_http_1_1_only() {
+    assert_eq!(then(&with("Upgrade: websocket\r\n")), Then::AwaitUpgrade);
+    assert_eq!(then(&with("uPGRADE: x\r\n")), Then::AwaitUpgrade);
+    assert_eq!(then("GET / HTTP/1.0\r\nUpgrade: websocket\r\n\r\n"), Then::Continue);
+    for body in ["Content-Length: 1\r\n\r\nx", "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"] {
+        assert_eq!(then(&format!("POST / HTTP/1.1\r\nHost: a\r\nUpgrade: x\r\n{body}")), Then::AwaitUpgrade);
+    }
+}
+
+/// HTTP/1.0 knows bodies that run until the end of the connection: where one is usual, its length is wanted.
+#[test]
+fn http_1_0_wants_a_length_where_a_body_is_usual() {
+    for (method, wanted) in
+        [("GET", false), ("HEAD", false), ("DELETE", false), ("POST", true), ("PUT", true), ("PATCH", true)]
+    {
+        let without = refusal(format!("{method} / HTTP/1.0\r\n\r\n").as_bytes());
+        assert_eq!(without, wanted.then_some(V::ContentLength), "{method}");
+        assert_eq!(refusal(format!("{method} / HTTP/1.0\r\nContent-Length: 0\r\n\r\n").as_bytes()), None);
+        assert_eq!(refusal(format!("{method} / HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()), None, "{method}");
+    }
+    let kept = "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n";
+    assert_eq!(refusal(kept.as_bytes()), None, "HTTP/1.1 keeps connections anyway");
+}
+
+/// The names of methods and fields, and the trailers, have bounds of their own, which are exact.
+#[test]
+fn smaller_bounds_are_exact() {
+    let method =
+        |length: usize| refusal(format!("{} / HTTP/1.1\r\nHost: a\r\n\r\n", "M".repeat(length)).as_bytes());
+    assert_eq!((method(32), method(33)), (None, Some(V::MethodTooLong)));
+    let name = |length: usize| refusal(with(&format!("{}: y\r\n", "x".repeat(length))).as_bytes());
+    assert_eq!((name(1024), name(1025)), (None, Some(V::Field)));
+    let trailers = |count: usize| {
+        let body = format!("0\r\n{}\r\n", "X: y\r\n".repeat(count));
+        refusal((with("Transfer-Encoding: chunked\r\n") + &body).as_bytes())
+    };
+    assert_eq!((trailers(32), trailers(33)), (None, Some(V::TrailersTooLarge)));
+}

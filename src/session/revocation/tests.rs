@@ -414,3 +414,48 @@ async fn a_file_that_can_t_be_made_is_tried_again() {
     let next = Process::start_at(&state, START);
     assert_eq!(next.service.ended(&session), Some(Why::Logout));
 }
+
+/// What others lost can't be known any more: every session of before is over, and none of after.
+#[test]
+fn what_can_t_be_known_ends_every_session_so_far() {
+    let service = service();
+    let old = service.login("alice", None);
+    service.revocations.end_all_until(START.plus(MINUTE));
+    assert_eq!(service.ended(&old), Some(Why::Older));
+    service.hand.set(START.plus(2 * MINUTE));
+    let young = service.login("alice", None);
+    assert_eq!(service.ended(&young), None);
+    service.revocations.end_all_until_now();
+    assert_eq!(service.ended(&young), Some(Why::Older));
+    service.hand.set(START.plus(3 * MINUTE));
+    assert_eq!(service.ended(&service.login("alice", None)), None);
+}
+
+/// A session of the provider that has ended takes also sessions that are still being made in it, whatever the line.
+#[test]
+fn the_end_of_a_provider_s_session_is_below_no_line() {
+    let service = service();
+    let made = |seconds| Millis::from(START.plus(Duration::from_secs(seconds)));
+    let mut list = List::of_at_most(10);
+    let everything = Revocation::everything(Why::Admin, made(60));
+    list.put(everything, START);
+    let (of_provider, of_subject) = (
+        Entry::ProviderSession { issuer: ISSUER, sid: "s1" },
+        Entry::Subject { issuer: ISSUER, subject: "alice" },
+    );
+    let (timeless, other) =
+        (revocation(&service, of_provider, made(30)), revocation(&service, of_subject, made(30)));
+    list.put(timeless, START);
+    list.put(other, START);
+    assert!(list.holds(&everything) && list.holds(&timeless) && !list.holds(&other));
+    list.put(revocation(&service, of_subject, made(70)), START);
+    list.put(Revocation::everything(Why::Admin, made(90)), START);
+    assert!(list.holds(&timeless), "raising the line keeps it");
+    assert!(
+        !list.holds(&everything) && list.revocations().count() == 2,
+        "and drops what it makes superfluous"
+    );
+    service.hand.set(START.plus(2 * MINUTE));
+    assert_eq!(list.ended(&service.login("alice", Some("s1"))), Some(Why::Logout));
+    assert_eq!(list.ended(&service.login("alice", Some("s2"))), None);
+}

@@ -5,6 +5,7 @@ mod outages;
 mod records;
 mod revocations;
 mod server;
+mod sessions;
 mod topologies;
 
 use std::collections::HashSet;
