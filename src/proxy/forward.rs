@@ -103,13 +103,13 @@ impl Forwarder {
         self.tunnels.close();
     }
 
+    #[allow(clippy::manual_async_fn, reason = "an `async fn` has its arguments twice")]
     pub(super) fn send<'a>(
         &'a self,
         request: &'a mut Request<Body>,
         path: &'a NormalPath,
         mut terms: Terms<'a>,
     ) -> impl Future<Output = Result<Response<Body>, Error>> + 'a {
-        // What is lent to a future need not be moved into it.
         async move {
             match &self.links {
                 Some(links) => Box::pin(self.send_http2(links, request, path, &mut terms)).await,
