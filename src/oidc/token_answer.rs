@@ -210,6 +210,10 @@ mod tests {
         assert!(answer.refresh_token().is_none() && answer.scopes().is_none());
         assert_eq!(format!("{answer:?}"), "TokenAnswer([redacted])");
         let refusal = TokenRefusal::from(json!({"error": "invalid_grant"}).as_object().unwrap().clone());
-        assert_eq!(refusal.to_string(), "invalid_grant");
+        assert!(refusal.is("invalid_grant") && !refusal.is("invalid_client"));
+        assert_eq!(refusal.shown(Sent(&[])), "invalid_grant");
+        for shown in [refusal.to_string(), format!("{refusal:?}")] {
+            assert!(!shown.contains("invalid_grant"), "{shown}");
+        }
     }
 }
