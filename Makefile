@@ -116,7 +116,8 @@ bench-full:
 	$(CARGO) build --release
 	benches/bench.py --full
 
-# Records what release builds are optimised for, into .cargo/release.profdata. Some ten minutes.
+# Records what release builds are optimised for, into .cargo/release.profdata and .cargo/release.order. Some ten minutes.
+# Cargo does not know that compiled crates are made with it: `cargo clean` before the next release build.
 profile:
 	rustup component add llvm-tools
 	benches/profile.py

@@ -35,7 +35,9 @@ case " $* " in
   case $version in
   *"host: $host"*)
     if [ -f "$folder/release.order" ] && [ -x "$("$rustc" --print sysroot)/lib/rustlib/$host/bin/gcc-ld/ld.lld" ]; then
-      set -- "$@" "-Clink-arg=-Wl,--symbol-ordering-file=$folder/release.order,--no-warn-symbol-ordering"
+      # Not by `-Wl,`, which takes a comma in the name of the folder for its own.
+      set -- "$@" -Clink-arg=-Xlinker "-Clink-arg=--symbol-ordering-file=$folder/release.order"
+      set -- "$@" -Clink-arg=-Xlinker -Clink-arg=--no-warn-symbol-ordering
     fi
     ;;
   esac

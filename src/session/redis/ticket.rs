@@ -80,7 +80,9 @@ mod tests {
         let ticket = Ticket::new().unwrap();
         let bytes = ticket.to_bytes();
         assert_eq!(Ticket::from_bytes(bytes.as_slice()), Some(ticket.clone()));
-        assert_ne!(Ticket::new().unwrap(), ticket);
+        let other = Ticket::new().unwrap();
+        assert!(other.handle() != ticket.handle() && other.key() != ticket.key());
+        assert_eq!([&bytes[1..17], &bytes[17..]], [&ticket.handle()[..], &ticket.key()[..]]);
         let mut other_version = *bytes;
         other_version[0] ^= 1;
         let longer = [bytes.as_slice(), b"x"].concat();

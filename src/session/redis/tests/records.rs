@@ -48,6 +48,13 @@ async fn a_stolen_dump_opens_nothing() {
     }
     assert!(process.store.load(&other, &ticket).await.unwrap().is_none(), "another service");
 
+    // Whoever knows where the record is has not got its key.
+    let mut forged = *bytes;
+    forged[17] ^= 1;
+    let keyless = Ticket::from_bytes(&forged).unwrap();
+    assert_eq!(mine.names(&keyless).record, mine.names(&ticket).record);
+    assert!(process.store.load(&mine, &keyless).await.unwrap().is_none(), "another key");
+
     // Whoever writes to Redis swaps two records, or moves one to where another service looks.
     let [mine_name, stranger_name, other_name] =
         [mine.names(&ticket), mine.names(&stranger), other.names(&ticket)].map(|names| names.record);
