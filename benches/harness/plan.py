@@ -108,11 +108,11 @@ class Plan:
         self.row(Load("enforcing", "the cost of enforcing"), [self.public(), self.case("portcullis")])
 
     def row(self, load, cases):
-        nginx, *others = cases
+        base, *others = cases
         most = MOST_HANDSHAKING if load.name == "handshake" else len(others)
         found = {}
         for first in range(0, len(others), most):
-            found |= measure(self.bench, load, [nginx, *others[first : first + most]], self.rounds)
+            found |= measure(self.bench, load, [base, *others[first : first + most]], self.rounds)
         self.results["rows"][load.name] = found
         for name, figure in found.items():
             if figure["ratio"]:

@@ -87,13 +87,21 @@ async fn application(port: u16, sent: Arc<AtomicU64>) {
                 }
                 let ahead = held_up(&sent).await;
                 let total = read(request.into_body()).await;
-                Ok(Response::new(Full::from(format!("{total}, {}", ahead < LARGE / 2)).boxed_unsync()))
+                Ok(Response::new(Full::from(format!("{total} {ahead}")).boxed_unsync()))
             }
         });
         tokio::spawn(
             hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
         );
     }
+}
+
+/// What a sender may be ahead of a reader who takes nothing: what the system holds for one connection, which on a busy
+/// machine may be all that it is allowed to, and some more for the others on the way.
+fn most_ahead() -> u64 {
+    let limits = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_rmem").unwrap();
+    let system: u64 = limits.split_ascii_whitespace().last().unwrap().parse().unwrap();
+    (system + (16 << 20)).min(LARGE)
 }
 
 /// Sends one request over a connection of its own.
@@ -131,11 +139,14 @@ async fn a_body_of_any_size_is_carried_in_flat_memory_however_slow_its_reader_is
                 assert_eq!(response.status(), StatusCode::OK);
                 if upload {
                     let got = response.into_body().collect().await.unwrap().to_bytes();
-                    assert_eq!(got, format!("{LARGE}, true"), "and not taken before anybody read it");
+                    let (total, ahead) = std::str::from_utf8(&got).unwrap().split_once(' ').unwrap();
+                    assert_eq!(total.parse(), Ok(LARGE));
+                    let ahead: u64 = ahead.parse().unwrap();
+                    assert!(ahead < most_ahead(), "{ahead} bytes were taken before anybody read them");
                     return;
                 }
                 let ahead = held_up(&sent).await;
-                assert!(ahead < LARGE / 2, "{ahead} bytes were taken for a client that takes none");
+                assert!(ahead < most_ahead(), "{ahead} bytes were taken for a client that takes none");
                 assert_eq!(read(response.into_body()).await, LARGE);
             };
             soon(&what, exchange).await;

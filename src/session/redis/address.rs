@@ -203,8 +203,12 @@ mod tests {
             let nodes: Vec<_> = address.nodes.iter().map(ToString::to_string).collect();
             let password = address.password.as_ref().map_or("-", |password| password.expose());
             let user = address.user.as_deref().unwrap_or("-");
-            let found =
-                format!("{} tls={} {user}:{password} {}", nodes.join(" "), address.tls, address.database);
+            let found = format!(
+                "{} tls={} {user}:{password} {}",
+                nodes.join(" "),
+                address.uses_tls(),
+                address.database
+            );
             assert_eq!(found, wanted);
         }
     }

@@ -106,3 +106,58 @@ fn meaning_of_one(error: &RedisError) -> Unavailable {
 }
 
 const SCRIPT_LACKS_RIGHT: &str = "The user executing the script can't run this command";
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    /// What an answer of the server says, when it is an error.
+    fn answered(text: &str) -> Unavailable {
+        let answer = redis::parse_redis_value(format!("-{text}\r\n").as_bytes()).unwrap();
+        meaning(&answer.extract_error().unwrap_err())
+    }
+
+    #[test]
+    fn an_error_of_the_server_is_told_by_its_code() {
+        let unexpected = |code: &str| Unavailable::Unexpected(code.to_owned());
+        let refusing = |code: &str| Unavailable::Refusing(code.to_owned());
+        let lacking = format!("ERR {SCRIPT_LACKS_RIGHT} script");
+        for (text, wanted) in [
+            ("WRONGPASS invalid username-password pair or user is disabled.", Unavailable::Credentials),
+            ("NOAUTH Authentication required.", Unavailable::Credentials),
+            ("NOPERM this user has no permissions", Unavailable::Forbidden),
+            (&lacking, Unavailable::Forbidden),
+            ("ERR unknown command", unexpected("ERR")),
+            ("READONLY You can't write against a read only replica.", Unavailable::ReadOnly),
+            ("MISCONF Errors writing to the AOF file", refusing("MISCONF")),
+            ("OOM command not allowed", refusing("OOM")),
+            ("NOREPLICAS Not enough good replicas to write.", refusing("NOREPLICAS")),
+            ("LOADING Redis is loading the dataset in memory", Unavailable::Loading),
+            ("CLUSTERDOWN The cluster is down", Unavailable::ClusterDown),
+            ("MASTERDOWN Link with MASTER is down", Unavailable::ClusterDown),
+            ("TRYAGAIN Multiple keys request during rehashing of slot", Unavailable::ClusterDown),
+            ("WRONGTYPE Operation against a key holding the wrong kind of value", unexpected("WRONGTYPE")),
+        ] {
+            assert_eq!(answered(text), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_error_on_the_way_is_told_by_its_kind() {
+        let on_the_way = |kind: io::ErrorKind| meaning(&RedisError::from(io::Error::from(kind)));
+        for kind in [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset, io::ErrorKind::UnexpectedEof]
+        {
+            assert_eq!(on_the_way(kind), Unavailable::Broken, "{kind}");
+        }
+        assert_eq!(on_the_way(io::ErrorKind::TimedOut), Unavailable::no_answer());
+        for (kind, wanted) in [
+            (ErrorKind::AuthenticationFailed, Unavailable::Credentials),
+            (ErrorKind::ClusterConnectionNotFound, Unavailable::ClusterDown),
+            (ErrorKind::Parse, Unavailable::Unexpected("Parse".to_owned())),
+        ] {
+            assert_eq!(meaning(&RedisError::from((kind, "x"))), wanted, "{kind:?}");
+        }
+    }
+}
