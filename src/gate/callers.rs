@@ -255,14 +255,13 @@ impl Callers {
         let fields = cookie_fields(headers).ok_or(Absent::NoCookie)?;
         let remembered = {
             let mut cache = self.of_ring(party.sealer.ring());
-            recent.of(&cache.token, &fields).or_else(|| cache.by_fields.get(&fields))
+            recent
+                .of(&cache.token, &fields)
+                .or_else(|| cache.by_fields.get(&fields).inspect(|remembered| recent.note(remembered)))
         };
         let presented = match remembered {
             Some(remembered) => match party.sessions.check_at(&remembered.brought.known.session, now) {
-                Ok(()) => {
-                    recent.note(&remembered);
-                    remembered.brought.clone()
-                }
+                Ok(()) => remembered.brought.clone(),
                 Err(absent) => {
                     self.0.borrow_mut().by_fields.remove(&fields);
                     return Err(missing(party, headers, absent));

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 
 /// Bytes of all bodies that may be held before each body is limited to one piece. As much again, and more, lies where
 /// nobody counts it: in the buffers that the pieces were cut from, and ahead of the readers of connections.
@@ -62,11 +62,7 @@ pub fn poll_read<S: AsyncRead>(
     if buf.remaining() <= share {
         return stream.poll_read(cx, buf);
     }
-    let mut part = ReadBuf::new(buf.initialize_unfilled_to(share));
-    let result = stream.poll_read(cx, &mut part);
-    let count = part.filled().len();
-    buf.advance(count);
-    result
+    Pin::new(&mut stream.take(share as u64)).poll_read(cx, buf)
 }
 
 /// The bytes of one body.
