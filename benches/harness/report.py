@@ -204,7 +204,7 @@ def footprint(results):
             ]
             for name, row in results["latency"].items()
         ]
-        text += "\n### Latency at 2,000 requests/s over 20 connections, microseconds\n\n"
+        text += "\n### Latency at 2,000 requests/s, evenly spread over 25 connections, microseconds\n\n"
         text += table(["subject", "p50", "p90", "p99", "p50 above nginx's of the same round"], lines)
     return f"## Memory, start, latency\n\n{text}" if text else ""
 
