@@ -216,7 +216,8 @@ def micro(results):
         [name.replace("/", " among ").replace("_", " "), f"{row['fastest']:.0f} ns", f"{row['median']:.0f} ns"]
         for name, row in results["micro"].items()
     ]
-    return "## Steps of a request, each alone\n\n" + table(["step", "fastest", "median"], lines)
+    text = "## Steps of a request, each alone\n\nOf several runs, the one with the smallest median.\n\n"
+    return text + table(["step", "fastest", "median"], lines)
 
 
 def missing(results):

@@ -1,9 +1,10 @@
 //! From endpoints as the file has them to a compiled policy, collecting every mistake.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-use super::matcher::{Segment, Tree};
+use super::matcher::{Segment, TooMany, Tree};
 use super::requirement::{Requirements, SyntaxError};
 use super::{Clause, Config, Demand, Endpoint, Policy, Rule};
 use crate::path::{self, NormalPath, PathError, decode};
@@ -77,6 +78,8 @@ pub enum MistakeKind {
     AcrValue,
     /// Another endpoint has this URI and method.
     Duplicate(String),
+    /// More rules than a policy can have.
+    TooMany,
 }
 
 impl fmt::Display for MistakeKind {
@@ -116,6 +119,7 @@ impl fmt::Display for MistakeKind {
             Self::Duplicate(method) => {
                 write!(f, "another endpoint has the same URI for {method} already; merge the two")
             }
+            Self::TooMany => f.write_str("more rules, or methods, than can be held; use wildcards"),
         }
     }
 }
@@ -150,6 +154,8 @@ struct Compiler {
     rules: Vec<Rule>,
     /// The endpoint of each rule.
     origins: Vec<usize>,
+    /// Endpoints that ask for the same share it: among many of them, it stays in the processor's caches.
+    demands: HashSet<Arc<Demand>>,
     requirements: Requirements,
     mistakes: Vec<Mistake>,
 }
@@ -160,7 +166,9 @@ impl Compiler {
     }
 
     fn endpoint(&mut self, place: usize, endpoint: &Endpoint) {
-        let demand = Arc::new(self.demand(place, endpoint));
+        let demand = self.demand(place, endpoint);
+        let demand = self.demands.get(&demand).cloned().unwrap_or_else(|| Arc::new(demand));
+        self.demands.insert(demand.clone());
         let pattern = match parse_pattern(&endpoint.uri, &self.options) {
             Ok(pattern) => pattern,
             Err(kind) => {
@@ -172,17 +180,20 @@ impl Compiler {
         let uri: Arc<str> = endpoint.uri.as_str().into();
         for method in self.methods(place, endpoint) {
             let rule = self.rules.len();
-            if let Some(twin) = self.tree.insert(&pattern, method, rule) {
-                let other = self.origins.get(twin).copied();
-                let kind = MistakeKind::Duplicate(method.to_owned());
-                let number = endpoint.methods.iter().position(|known| known == method).unwrap_or_default();
-                let field = MistakeField::Method(number);
-                self.mistakes.push(Mistake { endpoint: place, field, kind, other });
-                continue;
-            }
-            self.origins.push(place);
-            let (spec, uri, demand) = (endpoint.spec.clone(), uri.clone(), demand.clone());
-            self.rules.push(Rule { spec, uri, method: method.into(), demand });
+            let (kind, other) = match self.tree.insert(&pattern, method, rule) {
+                Ok(None) => {
+                    self.origins.push(place);
+                    let (spec, uri, demand) = (endpoint.spec.clone(), uri.clone(), demand.clone());
+                    self.rules.push(Rule { spec, uri, method: method.into(), demand });
+                    continue;
+                }
+                Ok(Some(twin)) => {
+                    (MistakeKind::Duplicate(method.to_owned()), self.origins.get(twin).copied())
+                }
+                Err(TooMany) => (MistakeKind::TooMany, None),
+            };
+            let number = endpoint.methods.iter().position(|known| known == method).unwrap_or_default();
+            self.mistakes.push(Mistake { endpoint: place, field: MistakeField::Method(number), kind, other });
         }
     }
 

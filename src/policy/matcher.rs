@@ -7,30 +7,49 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 
+use foldhash::fast::RandomState;
 use http::Method;
 use smallvec::SmallVec;
 
 use crate::path::{NormalPath, decode};
 
-/// All patterns of a policy.
+/// All patterns of a policy. What a walk touches is kept small and together, so that among very many rules it finds
+/// most of it in the processor's caches: places are numbers, and so are names and methods once they are looked up.
 #[derive(Debug)]
 pub(super) struct Tree {
     nodes: Vec<Node>,
+    /// The segments up to each node, to choose between patterns of equal rank (`/*` and `/*/*`).
+    patterns: Vec<Vec<Segment>>,
+    /// Every literal of a pattern. The hashes need not withstand an adversary: all names are from the configuration.
+    names: HashMap<Box<str>, Name, RandomState>,
+    /// Where a literal leads to, unless the node has it.
+    literals: HashMap<(Place, Name), Place, RandomState>,
+    /// What rules are for: methods, and `*`.
+    methods: Vec<Box<str>>,
 }
+
+/// A node by its place in the tree.
+type Place = u32;
+
+/// A literal by its number.
+type Name = u32;
 
 /// A place in a pattern: the segments up to here.
 #[derive(Debug, Default)]
 struct Node {
-    literals: HashMap<Box<str>, usize>,
-    one: Option<usize>,
-    several: Option<usize>,
+    /// The root is nobody's child.
+    one: Option<NonZeroU32>,
+    several: Option<NonZeroU32>,
+    /// The first of the literals. In nearly all nodes there is no other.
+    literal: Option<(Name, Place)>,
+    /// Whether there are others.
+    has_more_literals: bool,
     /// Whether this place is within a `*`, which may take further segments.
     is_several: bool,
-    /// The segments up to here, to choose between patterns of equal rank (`/*` and `/*/*`).
-    pattern: Vec<Segment>,
-    /// Rules whose pattern ends here: a short list of methods and places in the policy's rules.
-    ends: Vec<(Box<str>, usize)>,
+    /// Rules whose pattern ends here, by their methods' place in the tree's.
+    ends: SmallVec<[(u16, u32); 2]>,
 }
 
 /// The segments of a pattern.
@@ -58,39 +77,73 @@ pub enum Ambiguous {
 
 impl Default for Tree {
     fn default() -> Self {
-        Self { nodes: vec![Node::default()] }
+        Self {
+            nodes: vec![Node::default()],
+            patterns: vec![Vec::new()],
+            names: HashMap::default(),
+            literals: HashMap::default(),
+            methods: Vec::new(),
+        }
     }
 }
 
 impl Tree {
     /// Adds a rule; gives the one that has the same pattern and method already, if any.
-    pub(super) fn insert(&mut self, pattern: &[Segment], method: &str, rule: usize) -> Option<usize> {
+    pub(super) fn insert(
+        &mut self,
+        pattern: &[Segment],
+        method: &str,
+        rule: usize,
+    ) -> Result<Option<usize>, TooMany> {
         let mut place = 0;
         for segment in pattern {
-            place = self.child(place, segment);
+            place = self.child(place, segment)?;
         }
-        let ends = &mut self.nodes.get_mut(place)?.ends;
-        if let Some((_, twin)) = ends.iter().find(|(known, _)| known.as_ref() == method) {
-            return Some(*twin);
+        let verb = self.methods.iter().position(|known| known.as_ref() == method).unwrap_or_else(|| {
+            self.methods.push(method.into());
+            self.methods.len() - 1
+        });
+        let verb = u16::try_from(verb).map_err(|_| TooMany)?;
+        let ends = &mut self.nodes.get_mut(place as usize).ok_or(TooMany)?.ends;
+        if let Some((_, twin)) = ends.iter().find(|(known, _)| *known == verb) {
+            return Ok(Some(*twin as usize));
         }
-        ends.push((method.into(), rule));
-        None
+        ends.push((verb, u32::try_from(rule).map_err(|_| TooMany)?));
+        Ok(None)
     }
 
-    fn child(&mut self, place: usize, segment: &Segment) -> usize {
-        let next = self.nodes.len();
-        let Some(node) = self.nodes.get_mut(place) else { return place };
+    /// The node after `place` in a pattern. It is made if it is not there.
+    fn child(&mut self, place: Place, segment: &Segment) -> Result<Place, TooMany> {
+        let next = u32::try_from(self.nodes.len()).ok().and_then(NonZeroU32::new).ok_or(TooMany)?;
+        let node = self.nodes.get_mut(place as usize).ok_or(TooMany)?;
         let child = match segment {
-            Segment::Literal(text) => *node.literals.entry(text.clone()).or_insert(next),
-            Segment::One => *node.one.get_or_insert(next),
-            Segment::Several => *node.several.get_or_insert(next),
+            Segment::Literal(text) => {
+                let name = match self.names.get(text) {
+                    Some(name) => *name,
+                    None => {
+                        let name = u32::try_from(self.names.len()).map_err(|_| TooMany)?;
+                        *self.names.entry(text.clone()).or_insert(name)
+                    }
+                };
+                match node.literal {
+                    None => node.literal.insert((name, next.get())).1,
+                    Some((first, child)) if first == name => child,
+                    Some(_) => {
+                        node.has_more_literals = true;
+                        *self.literals.entry((place, name)).or_insert(next.get())
+                    }
+                }
+            }
+            Segment::One => node.one.get_or_insert(next).get(),
+            Segment::Several => node.several.get_or_insert(next).get(),
         };
-        if child == next {
-            let mut pattern = node.pattern.clone();
+        if child == next.get() {
+            let mut pattern = self.patterns.get(place as usize).cloned().unwrap_or_default();
             pattern.push(segment.clone());
-            self.nodes.push(Node { is_several: *segment == Segment::Several, pattern, ..Node::default() });
+            self.patterns.push(pattern);
+            self.nodes.push(Node { is_several: *segment == Segment::Several, ..Node::default() });
         }
-        child
+        Ok(child)
     }
 
     /// The rule for a method and path.
@@ -122,33 +175,44 @@ impl Tree {
         let mut next: States = SmallVec::new();
         for name in names {
             next.clear();
-            let name = name?;
+            let name = self.names.get(&*name?).copied();
             for state in &states {
-                self.step(*state, &name, &mut next);
+                self.step(*state, name, &mut next);
             }
-            if next.is_empty() {
-                return None;
+            match next.as_slice() {
+                [] => return None,
+                [_] => {}
+                _ => renumber(&mut next),
             }
-            renumber(&mut next);
             std::mem::swap(&mut states, &mut next);
         }
         self.best_end(method, &states)
     }
 
-    /// Where one segment leads from a state.
-    fn step(&self, state: State, name: &str, next: &mut States) {
-        let Some(node) = self.nodes.get(state.place) else { return };
+    fn node(&self, place: Place) -> Option<&Node> {
+        self.nodes.get(place as usize)
+    }
+
+    /// Where one segment leads from a state. `None`: no pattern has its name.
+    fn step(&self, state: State, name: Option<Name>, next: &mut States) {
+        let Some(node) = self.node(state.place) else { return };
         let mut push = |place, class| reach(next, State { place, rank: state.rank * CLASSES + class });
-        if !node.literals.is_empty()
-            && let Some(child) = node.literals.get(name)
+        if let Some(name) = name
+            && let Some((first, child)) = node.literal
         {
-            push(*child, LITERAL);
+            if first == name {
+                push(child, LITERAL);
+            } else if node.has_more_literals
+                && let Some(child) = self.literals.get(&(state.place, name))
+            {
+                push(*child, LITERAL);
+            }
         }
         if let Some(child) = node.one {
-            push(child, ONE);
+            push(child.get(), ONE);
         }
         if let Some(child) = node.several {
-            push(child, SEVERAL);
+            push(child.get(), SEVERAL);
         }
         if node.is_several {
             push(state.place, SEVERAL);
@@ -157,44 +221,63 @@ impl Tree {
 
     /// The most specific rule that ends where the path ends.
     fn best_end(&self, method: &Method, states: &States) -> Option<Found<'_>> {
-        let mut best: Option<(usize, &Node, usize)> = None;
+        let verbs = self.verbs(method);
+        let mut best: Option<(usize, Found<'_>)> = None;
         for state in states {
-            let Some(node) = self.nodes.get(state.place) else { continue };
-            let child = |child: Option<usize>| child.and_then(|child| self.nodes.get(child));
-            let ends = [(Some(node), END), (child(node.one), ONE), (child(node.several), SEVERAL)];
+            let Some(node) = self.node(state.place) else { continue };
+            let ends = [
+                (Some(state.place), END),
+                (node.one.map(NonZeroU32::get), ONE),
+                (node.several.map(NonZeroU32::get), SEVERAL),
+            ];
             for (end, class) in ends {
-                let Some((end, rule)) = end.and_then(|end| Some((end, end.rule(method)?))) else { continue };
+                let Some(place) = end else { continue };
+                let Some(rule) = self.node(place).and_then(|end| end.rule(verbs)) else { continue };
+                let found = Found { rule, place, tree: self };
                 let rank = state.rank * CLASSES + class;
                 // The longer pattern says more.
-                let better = best.is_none_or(|(known, other, _)| {
+                let better = best.is_none_or(|(known, other)| {
                     rank.cmp(&known)
-                        .then(other.pattern.len().cmp(&end.pattern.len()))
-                        .then_with(|| end.pattern.cmp(&other.pattern))
+                        .then_with(|| other.pattern().len().cmp(&found.pattern().len()))
+                        .then_with(|| found.pattern().cmp(other.pattern()))
                         .is_lt()
                 });
                 if better {
-                    best = Some((rank, end, rule));
+                    best = Some((rank, found));
                 }
             }
         }
-        best.map(|(_, node, rule)| Found { rule, pattern: &node.pattern })
+        best.map(|(_, found)| found)
+    }
+
+    /// Which methods of rules a request may fall under, the best first: its own, for HEAD then GET, and all.
+    fn verbs(&self, method: &Method) -> [Option<u16>; 3] {
+        let verb = |name: &str| {
+            self.methods.iter().zip(0..).find(|(known, _)| known.as_ref() == name).map(|(_, verb)| verb)
+        };
+        [verb(method.as_str()), if method == Method::HEAD { verb("GET") } else { None }, verb("*")]
     }
 }
 
 impl Node {
-    /// The rule that ends here for this method: its own, or for HEAD that of GET, then one for all methods.
-    fn rule(&self, method: &Method) -> Option<usize> {
-        let named =
-            |name: &str| self.ends.iter().find(|(method, _)| method.as_ref() == name).map(|(_, rule)| *rule);
-        let get = || if method == Method::HEAD { named("GET") } else { None };
-        named(method.as_str()).or_else(get).or_else(|| named("*"))
+    /// The rule that ends here for the first of these methods that has one.
+    fn rule(&self, verbs: [Option<u16>; 3]) -> Option<usize> {
+        let named = |verb: Option<u16>| {
+            let verb = verb?;
+            self.ends.iter().find(|(known, _)| *known == verb).map(|(_, rule)| *rule as usize)
+        };
+        verbs.into_iter().find_map(named)
     }
 }
+
+/// More than a policy can have: some billions of patterns, literals or rules, or 65,536 methods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooMany;
 
 /// A place that the path so far may have led to, and how specific the way there was: smaller is more specific.
 #[derive(Clone, Copy, Debug)]
 struct State {
-    place: usize,
+    place: Place,
     rank: usize,
 }
 
@@ -240,21 +323,26 @@ pub(super) enum Reading {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found<'t> {
     pub(super) rule: usize,
-    pattern: &'t [Segment],
+    place: Place,
+    tree: &'t Tree,
 }
 
-impl Found<'_> {
+impl<'t> Found<'t> {
+    fn pattern(&self) -> &'t [Segment] {
+        self.tree.patterns.get(self.place as usize).map_or(&[], Vec::as_slice)
+    }
+
     /// Whether this pattern says more than another about a path that both match, each in its reading: at the first
     /// difference in kind, as in the walk. Another literal there was written for that reading.
     pub(super) fn says_more_than(&self, other: &Self) -> bool {
-        for (ours, theirs) in self.pattern.iter().zip(other.pattern) {
+        for (ours, theirs) in self.pattern().iter().zip(other.pattern()) {
             match (ours, theirs) {
                 (Segment::Literal(ours), Segment::Literal(theirs)) if ours != theirs => return false,
                 _ if ours != theirs => return ours < theirs,
                 _ => {}
             }
         }
-        self.pattern.len() > other.pattern.len()
+        self.pattern().len() > other.pattern().len()
     }
 }
 

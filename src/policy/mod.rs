@@ -152,14 +152,14 @@ impl Rule {
 }
 
 /// What a rule asks for.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 enum Demand {
     Public,
     Tags { allowed: Vec<Clause>, denied: Vec<Clause>, acr: Vec<String>, max_age: Option<Duration> },
 }
 
 /// Terms that must all hold; never empty.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 struct Clause {
     terms: Box<[Term]>,
     /// The same as the file has them, for records: shared, so that a record costs no text of its own.

@@ -27,7 +27,7 @@ impl Held {
 }
 
 /// One requirement within a clause: its number in the policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Term {
     number: usize,
     /// `!=`: holds where the positive form does not.
