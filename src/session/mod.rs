@@ -23,6 +23,7 @@ mod payload;
 pub mod redis;
 pub mod revocation;
 mod seal;
+mod shrunk;
 mod stored;
 #[cfg(test)]
 mod tests;
@@ -91,7 +92,8 @@ impl Sessions {
         let mut reason = Absent::Unreadable;
         let mut found: Option<Session> = None;
         for payload in parts::join(&self.sealer, &self.config.cookie_name, headers)? {
-            let Some(session) = Session::from_payload(&payload) else { continue };
+            let payload = shrunk::restore(payload);
+            let Some(session) = payload.and_then(|payload| Session::from_payload(&payload)) else { continue };
             if let Err(ended) = self.check(&session) {
                 reason = ended;
                 continue;
@@ -124,7 +126,7 @@ impl Sessions {
         let name = &self.config.cookie_name;
         let payload = match &session.ticket {
             Some(ticket) => Zeroizing::new(ticket.to_bytes().to_vec()),
-            None => session.to_payload(self.clock.now())?,
+            None => shrunk::shrink(session.to_payload(self.clock.now())?),
         };
         if let Some(sealed) = parts::split(&self.sealer, name, &payload)? {
             return Ok(sealed);
