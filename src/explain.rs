@@ -7,7 +7,7 @@ use http::Method;
 use crate::clock::Clock;
 use crate::config::{Authorization, Config, RESERVED_PATHS, Service};
 use crate::path::NormalPath;
-use crate::policy::{Caller, Decision, Denial, Rule, TagState};
+use crate::policy::{Caller, Decision, Denial, Ruling, TagState};
 use crate::tag::{Claims, TagSet};
 
 /// A request to explain.
@@ -60,14 +60,14 @@ pub fn explain(config: &Config, question: Question<'_>) -> Result<String, Questi
         text.push_str("answered by Portcullis itself: this path is reserved\n");
         return Ok(text);
     }
-    let rule = match service.policy.find(&method, &path) {
-        Ok(rule) => rule,
+    let ruling = match service.policy.find(&method, &path) {
+        Ok(ruling) => ruling,
         Err(error) => {
             let _ = writeln!(text, "refused with 400: {error}");
             return Ok(text);
         }
     };
-    match rule {
+    match ruling.rule {
         Some(rule) => {
             let _ = writeln!(text, "rule: {} {} (spec {})", rule.method(), rule.uri(), rule.spec());
         }
@@ -82,7 +82,16 @@ pub fn explain(config: &Config, question: Question<'_>) -> Result<String, Questi
             }
         }
     }
-    decide(&mut text, service, rule, question.claims);
+    if let Some(rule) = ruling.beside {
+        let _ = writeln!(
+            text,
+            "rule for the decoded path, which must allow it too: {} {} (spec {})",
+            rule.method(),
+            rule.uri(),
+            rule.spec()
+        );
+    }
+    decide(&mut text, service, ruling, question.claims);
     Ok(text)
 }
 
@@ -99,14 +108,14 @@ fn choose<'c>(config: &'c Config, name: Option<&str>) -> Result<&'c Service, Que
     }
 }
 
-fn decide(text: &mut String, service: &Service, rule: Option<&Rule>, claims: Option<&Claims>) {
+fn decide(text: &mut String, service: &Service, ruling: Ruling<'_>, claims: Option<&Claims>) {
     let policy = &service.policy;
     let tags = claims.map(TagSet::from_claims);
     let held = tags.as_ref().map(|tags| policy.bind(tags));
     if let Some(tags) = &tags {
         let _ = writeln!(text, "tags of the caller: {}", tags.iter().collect::<Vec<_>>().join(", "));
     }
-    if let (Some(rule), Some(held)) = (rule, &held) {
+    for (rule, held) in [ruling.rule, ruling.beside].into_iter().flatten().zip(held.iter().cycle()) {
         list(text, "allowedScopes", &policy.allowed_states(rule, held));
         list(text, "deniedScopes", &policy.denied_states(rule, held));
     }
@@ -119,7 +128,7 @@ fn decide(text: &mut String, service: &Service, rule: Option<&Rule>, claims: Opt
             auth_time: claim("auth_time").and_then(serde_json::Value::as_u64).map(crate::clock::UnixTime),
         },
     };
-    let _ = match policy.decide(rule, caller, Clock::system().now()) {
+    let _ = match policy.decide(ruling, caller, Clock::system().now()) {
         Decision::Allow(_) => writeln!(text, "decision: allow"),
         Decision::Observe(_, denial) => {
             writeln!(text, "decision: allow, only because of mode: observe ({denial})")

@@ -11,7 +11,7 @@ use super::problem::Problem;
 use super::raw_service::Service as Raw;
 use super::resolve::Resolver;
 use crate::path::{self, NormalPath};
-use crate::policy::{self, Policy};
+use crate::policy::Policy;
 use crate::proxy::{self, HttpVersion, Mapping, Upstream};
 use crate::secret::Source;
 use crate::server::Limits;
@@ -174,7 +174,7 @@ impl Resolver<'_> {
         let own = url.host_str().is_some_and(|own| hosts.iter().any(|host| host.matches(own)));
         let public = || {
             let path = NormalPath::parse(url.path(), options).ok()?;
-            policy.find(&http::Method::GET, &path).ok()?.map(policy::Rule::is_public)
+            Some(policy.find(&http::Method::GET, &path).ok()?.is_public())
         };
         if own && public() != Some(true) {
             let path = format!("{at}.redirectURLOnAuthorizationFailure");

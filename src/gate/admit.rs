@@ -210,8 +210,8 @@ impl Worker {
             entry.detail = Some("a CORS preflight, forwarded without identity (corsPreflight)".to_owned());
             return Ok(Next::Forward(Allowed { permit, presented: None, public: false, at: now }));
         }
-        let rule = policy.find(request.method(), &arrived.target).map_err(Refusal::Ambiguous)?;
-        let public = rule.is_some_and(Rule::is_public);
+        let ruling = policy.find(request.method(), &arrived.target).map_err(Refusal::Ambiguous)?;
+        let (rule, public) = (ruling.rule, ruling.is_public());
         let known = presented.as_ref().ok().map(|presented| &*presented.known);
         let undecidable = match presented {
             _ if public => None,
@@ -226,7 +226,11 @@ impl Worker {
             note_loosely(rule, known, entry);
             return Err(refusal);
         }
-        let decision = policy.decide(rule, known.map_or(Caller::Anonymous, Known::caller), now);
+        let decision = policy.decide(ruling, known.map_or(Caller::Anonymous, Known::caller), now);
+        if let Some(beside) = ruling.beside {
+            let (method, uri) = (beside.method(), beside.uri());
+            entry.detail = Some(format!("with its slashes decoded, {method} {uri} has to allow it too"));
+        }
         match (&decision, rule, known) {
             (Decision::Allow(_), Some(rule), Some(known)) => {
                 entry.grounds = Some(known.grounds(rule, policy))

@@ -39,8 +39,8 @@ impl Wanted {
     /// A login that returns to `target`, as strong and fresh as its rule will want it: once is enough then.
     pub(super) fn returning_to(service: &Service, target: String, attempt: u8, now: UnixTime) -> Self {
         let path = NormalPath::parse(&target, &service.path).ok();
-        let rule = path.and_then(|path| service.policy.find(&Method::GET, &path).ok().flatten());
-        let (acr_values, max_age) = match service.policy.decide(rule, Caller::Anonymous, now) {
+        let ruling = path.and_then(|path| service.policy.find(&Method::GET, &path).ok()).unwrap_or_default();
+        let (acr_values, max_age) = match service.policy.decide(ruling, Caller::Anonymous, now) {
             Decision::Login(wishes) => (wishes.acr_values.to_vec(), wishes.max_age),
             _ => (Vec::new(), None),
         };
@@ -283,13 +283,22 @@ impl Worker {
         };
         let made = async {
             let mut session = Session::new(login, self.clock.now())?;
+            // Or the next request would ask for a login again, and the one after that too.
+            if let Some(why) = is_over(party, &session) {
+                return Ok(Err(why));
+            }
             self.tell_unmapped(arrived, &session, entry);
             party.sessions.put(&mut session).await?;
             let cookies = party.sessions.seal(&session, headers)?;
-            Ok((session.id, cookies))
+            Ok(Ok((session.id, cookies)))
         };
         let (session, cookies) = match made.await {
-            Ok(made) => made,
+            Ok(Ok(made)) => made,
+            Ok(Err(why)) => {
+                self.login_event(arrived, entry, LoginResult::refused, "provider", &why);
+                let error = oidc::Refusal::SessionOver(why).into();
+                return Err(Refusal::Provider { error, login: service.login_url(target) });
+            }
             Err(SessionError::Store(error)) => {
                 self.login_event(arrived, entry, LoginResult::unavailable, "store", &error.to_string());
                 return Err(Refusal::Store { why: error.to_string() });
@@ -406,6 +415,13 @@ const MAX_STATE_TARGET_BYTES: usize = 1024;
 const MAX_ATTEMPTS: u8 = 2;
 /// How far a transaction may lie in the future before the clock must have been wrong.
 const MAX_CLOCK_STEP: Duration = Duration::from_secs(60);
+
+/// Why a session that is being made would be over at its first request: the provider has ended its own session, of
+/// which this one is a part, or says that its token has expired, to which the session is bound.
+fn is_over(party: &RelyingParty, session: &Session) -> Option<String> {
+    let bounds = party.sessions.check(session).err().map(|absent| absent.to_string());
+    bounds.or_else(|| party.revocations.ended(session).map(|why| why.to_string()))
+}
 
 /// Reads what a seal of a login may hold: each sort is itself, or nothing.
 #[cfg(any(test, fuzzing))]

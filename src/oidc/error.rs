@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::algorithm::SigningAlgorithm;
+use super::told::{Sent, without_parts_of_sent};
 
 /// Why there is no login, no end of one, or no refresh.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -86,6 +87,18 @@ pub enum Kind {
 }
 
 impl Error {
+    /// Without what was sent in the same exchange, wherever a token could repeat it.
+    pub(super) fn without(self, sent: Sent<'_>) -> Self {
+        match self {
+            Self::Refused(refusal) => Self::Refused(refusal.without(sent)),
+            Self::StepUpNotMet(StepUpNotMet::Acr { asked, found }) => {
+                let found = found.map(|found| without_parts_of_sent(&found, sent));
+                Self::StepUpNotMet(StepUpNotMet::Acr { asked, found })
+            }
+            other => other,
+        }
+    }
+
     /// Whose mistake this is.
     pub fn kind(&self) -> Kind {
         match self {
@@ -226,9 +239,31 @@ pub enum Refusal {
     NoncePresent,
     #[error("the UserInfo answer is about another `sub` than the ID token")]
     UserInfoSubject,
+    #[error(
+        "what it answers is good for a session only that is over already ({0}): it has to begin a new session of its \
+         own, with a new `sid`, or to send a token that has not expired"
+    )]
+    SessionOver(String),
 }
 
 impl Refusal {
+    /// Without what was sent in the same exchange: a provider may put that into any claim, and sign it.
+    fn without(mut self, sent: Sent<'_>) -> Self {
+        match &mut self {
+            Self::Algorithm { found, .. }
+            | Self::Type(found)
+            | Self::UnknownKey(Some(found))
+            | Self::Issuer { found: Shown(found), .. }
+            | Self::Audience { found: Shown(found), .. }
+            | Self::AuthorizedParty { found: Shown(found), .. }
+            | Self::Subject(Shown(found))
+            | Self::Time { found: Shown(found), .. }
+            | Self::Text { found: Shown(found), .. } => *found = without_parts_of_sent(found, sent),
+            _ => {}
+        }
+        self
+    }
+
     /// A short name that stays the same over versions.
     pub fn code(&self) -> &'static str {
         match self {
@@ -252,6 +287,7 @@ impl Refusal {
             Self::NotYetValid(_) => "nbf",
             Self::Nonce | Self::NoncePresent => "nonce",
             Self::UserInfoSubject => "userinfo_sub",
+            Self::SessionOver(_) => "session_over",
         }
     }
 }
@@ -324,6 +360,34 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    /// OPS-03: a provider may sign a token that repeats what it was sent.
+    #[test]
+    fn a_refusal_repeats_nothing_that_was_sent() {
+        let secret = "c0de-of-this-login";
+        let shown = || Shown::of(Some(&json!(format!("x {secret}"))));
+        let cut = &secret[..14];
+        let (expected, accepted) = (String::new(), Vec::new());
+        for refusal in [
+            Refusal::Algorithm { found: secret.into(), accepted },
+            Refusal::Type(cut.into()),
+            Refusal::UnknownKey(Some(cut.into())),
+            Refusal::Issuer { expected: expected.clone(), found: shown() },
+            Refusal::Audience { expected: expected.clone(), found: shown() },
+            Refusal::AuthorizedParty { expected, found: shown() },
+            Refusal::Subject(shown()),
+            Refusal::Time { claim: "exp", found: shown() },
+            Refusal::Text { claim: "sid", found: shown(), max: 1 },
+        ] {
+            let code = refusal.code();
+            assert!(refusal.to_string().contains(cut), "{code}");
+            let refused = Error::from(refusal).without(Sent(&[secret])).to_string();
+            assert!(!refused.contains("c0de"), "{code}: {refused}");
+        }
+        let acr = StepUpNotMet::Acr { asked: vec!["gold".into()], found: Some(secret.into()) };
+        let refused = Error::StepUpNotMet(acr).without(Sent(&[secret])).to_string();
+        assert!(!refused.contains("c0de") && refused.contains("gold"), "{refused}");
+    }
 
     #[test]
     fn a_shown_claim_steers_no_terminal() {

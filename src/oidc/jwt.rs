@@ -163,7 +163,7 @@ fn object(part: &str, what: &'static str) -> Result<Map<String, Value>, Refusal>
 
 /// A JSON object that names no member twice: with duplicates, two readers could see two tokens
 /// (RFC 7515 section 4, RFC 7519 section 4).
-struct Unique(Map<String, Value>);
+pub(super) struct Unique(pub(super) Map<String, Value>);
 
 impl<'de> serde::Deserialize<'de> for Unique {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -24,7 +24,7 @@ use super::error::{CallbackError, Error, Refusal};
 use super::event::{Event, Events};
 use super::farewell::Revocations;
 use super::finder::Finder;
-use super::flow::{self, Caller};
+use super::flow::{self, Caller, Tokens};
 use super::id_token::{Occasion, VerifiedIdToken};
 use super::identity::{Grant, Identity};
 use super::jwt::Purpose;
@@ -293,18 +293,30 @@ impl Provider {
             }
         };
         let caller = self.caller(&metadata, secret.as_deref());
-        let tokens = caller.exchange(code, transaction.verifier.clone()).await?;
+        let tokens = caller.exchange(code.clone(), transaction.verifier.clone()).await?;
         self.contact.note();
+        let (access_token, Transaction { verifier, nonce, .. }) = (tokens.access_token.clone(), &transaction);
+        let sent = [&state, nonce, verifier, client_secret, &code, access_token.expose()];
+        self.identify(tokens, &transaction, &metadata).await.map_err(|error| error.without(Sent(&sent)))
+    }
+
+    /// Who it is by the tokens of a login.
+    async fn identify(
+        &self,
+        tokens: Tokens,
+        transaction: &Transaction,
+        metadata: &Metadata,
+    ) -> Result<Identity, Error> {
         let received_at = self.clock.now();
         let text = tokens.id_token.ok_or(Refusal::NoIdToken)?;
-        let signed = self.verify_signature(text.expose(), Purpose::IdToken, &metadata).await?;
+        let signed = self.verify_signature(text.expose(), Purpose::IdToken, metadata).await?;
         let expected = self.expected();
         let occasion = Occasion::Login { nonce: &transaction.nonce };
         let id_token = VerifiedIdToken::check(signed, &expected, &occasion)?;
         id_token
             .check_requested(&transaction.acr_values, transaction.max_age, &expected)
             .map_err(Error::StepUpNotMet)?;
-        let person = self.complete_claims(&id_token, &tokens.access_token, &metadata).await?;
+        let person = self.complete_claims(&id_token, &tokens.access_token, metadata).await?;
         let expires_at = id_token.expires_at();
         let granted = |token| Grant::new(token, received_at, tokens.expires_in, Some(expires_at));
         Ok(Identity {
@@ -315,7 +327,7 @@ impl Provider {
             acr: id_token.acr().map(str::to_owned),
             auth_time: id_token.authenticated_at(),
             sid: id_token.session_id().map(str::to_owned),
-            nonce: transaction.nonce,
+            nonce: transaction.nonce.clone(),
             id_token: text,
             id_token_expires_at: expires_at,
             grant: tokens.refresh_token.map(granted),

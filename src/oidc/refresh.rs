@@ -27,6 +27,7 @@ use super::id_token::{Occasion, VerifiedIdToken};
 use super::identity::Grant;
 use super::jwt::Purpose;
 use super::provider::Provider;
+use super::told::Sent;
 
 /// What is known of the session to refresh.
 #[derive(Clone)]
@@ -181,7 +182,10 @@ impl Provider {
         let tokens = caller.refresh(&refresh.refresh_token, left).await?;
         self.note_contact();
         let received_at = self.clock.now();
+        let client_secret = secret.as_deref().map_or("", |secret| secret.expose());
+        let sent = [refresh.refresh_token.expose(), client_secret, tokens.access_token.expose()];
         let judging = timeout_at(deadline, self.judge(&refresh, &tokens, &metadata)).await;
+        let judging = judging.map(|judged| judged.map_err(|error| error.without(Sent(&sent))));
         let old =
             || Merged { claims: refresh.claims.clone(), from_user_info: refresh.from_user_info.clone() };
         let (renewed, expires_in) = match judging.unwrap_or(Err(Error::TooSlow)) {

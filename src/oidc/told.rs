@@ -14,6 +14,8 @@ pub(super) struct Sent<'a>(pub(super) &'a [&'a str]);
 const HIDDEN: &str = "[...]";
 /// Shorter values are no secrets, and would be found in every word.
 const LEAST_SECRET: usize = 4;
+/// A shorter part of a longer one tells nobody anything, and may be there by accident.
+const LEAST_PART: usize = 12;
 /// From this length on a run of characters is opaque if it has digits, or capitals within. With 16 of 64 characters it
 /// would be a secret of 96 bits; what is shorter and worth something is known, for it was sent.
 const OPAQUE_RUN: usize = 16;
@@ -64,6 +66,17 @@ fn without_sent(text: &str, Sent(values): Sent<'_>) -> String {
     secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), HIDDEN))
 }
 
+/// The same for a text that was shortened, and may end within a secret: then nothing of it is shown.
+pub(super) fn without_parts_of_sent(text: &str, sent: Sent<'_>) -> String {
+    let text = without_sent(text, sent);
+    let has_part = |secret: &&str| {
+        let length = secret.len().clamp(LEAST_SECRET, LEAST_PART);
+        let mut parts = secret.as_bytes().windows(length);
+        parts.any(|part| text.as_bytes().windows(length).any(|shown| shown == part))
+    };
+    if sent.0.iter().any(has_part) { HIDDEN.to_owned() } else { text }
+}
+
 /// Hides each word of `text` that is `opaque`.
 fn by_words(text: &str, is_part: fn(char) -> bool, is_opaque: fn(&str) -> bool) -> String {
     let mut shown = String::with_capacity(text.len());
@@ -105,6 +118,23 @@ mod tests {
     use super::*;
 
     const NOTHING: Sent<'static> = Sent(&[]);
+
+    #[test]
+    fn ops_03_a_shortened_text_does_not_end_within_a_secret() {
+        let sent = Sent(&["c0de-of-the-login", "k3y", "pass"]);
+        for (text, shown) in [
+            ("\"https://idp.example\"", "\"https://idp.example\""),
+            ("x c0de-of-the-login y", "x [...] y"),
+            ("x c0de-of-the-", "[...]"),
+            ("of-the-login x", "[...]"),
+            ("c0de-of", "c0de-of"),
+            ("k3y", "k3y"),
+            ("a pass b", "a [...] b"),
+            ("", ""),
+        ] {
+            assert_eq!(without_parts_of_sent(text, sent), shown, "{text}");
+        }
+    }
 
     #[test]
     fn ops_03_a_shown_text_has_no_token_in_it() {

@@ -5,6 +5,7 @@ use http::{Request, StatusCode};
 use serde_json::{Map, Value};
 use url::Url;
 
+use super::jwt::Unique;
 use crate::secret::Secret;
 use crate::web::outbound::Outbound;
 
@@ -45,9 +46,9 @@ pub(super) async fn fetch(
 }
 
 pub(super) fn read(body: &[u8], subject: &str) -> Result<Map<String, Value>, Problem> {
-    let claims: Map<String, Value> = serde_json::from_slice(body).map_err(|_| {
+    let Unique(claims) = serde_json::from_slice(body).map_err(|_| {
         Problem::Unusable(
-            "it answers something else than a JSON object (signed or encrypted UserInfo is not supported: turn \
+            "it answers something else than a JSON object without repeated members (signed or encrypted UserInfo is not supported: turn \
              it off for this client at the provider)"
                 .to_owned(),
         )
@@ -65,12 +66,14 @@ mod tests {
 
     #[test]
     fn rp_24_answers() {
-        let rows: [(&[u8], Result<usize, bool>); 9] = [
+        let rows: [(&[u8], Result<usize, bool>); 11] = [
             (br#"{"sub":"alice","groups":["a"]}"#, Ok(2)),
             (br#"{"sub":"mallory"}"#, Err(true)),
             (br#"{"sub":""}"#, Err(true)),
             (br#"{"groups":["a"]}"#, Err(false)),
             (br#"{"sub":7}"#, Err(false)),
+            (br#"{"sub":"mallory","sub":"alice"}"#, Err(false)),
+            (br#"{"sub":"alice","email_verified":false,"email_verified":true}"#, Err(false)),
             (br#"[{"sub":"alice"}]"#, Err(false)),
             (b"eyJhbGciOiJSUzI1NiJ9.e30.AAAA", Err(false)),
             (b"", Err(false)),

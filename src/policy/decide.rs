@@ -30,6 +30,23 @@ pub enum Caller<'a> {
     },
 }
 
+/// The rules that a request falls under.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ruling<'p> {
+    /// The most specific rule for its method and path.
+    pub rule: Option<&'p Rule>,
+    /// The rule for the path that an application sees which takes an encoded slash for a separator, if it is another
+    /// and says less. It has to allow the request too.
+    pub beside: Option<&'p Rule>,
+}
+
+impl Ruling<'_> {
+    /// Whether everybody passes.
+    pub fn is_public(&self) -> bool {
+        self.rule.is_some_and(Rule::is_public) && self.beside.is_none_or(Rule::is_public)
+    }
+}
+
 /// What the rules say.
 #[derive(Debug)]
 pub enum Decision<'p> {
@@ -109,9 +126,9 @@ pub struct TagState {
 }
 
 impl Policy {
-    /// The most specific rule for a method and path. `HEAD` falls under `GET` rules unless the same URI has one
-    /// of its own.
-    pub fn find(&self, method: &Method, path: &NormalPath) -> Result<Option<&Rule>, Ambiguous> {
+    /// The rules that a method and path fall under. `HEAD` falls under `GET` rules unless the same URI has one of its
+    /// own.
+    pub fn find(&self, method: &Method, path: &NormalPath) -> Result<Ruling<'_>, Ambiguous> {
         let found = self.tree.find(method, path, Reading::AsSent);
         let text = path.path();
         // Hardly any path has a `%` at all; looking for one byte is much quicker than for two.
@@ -122,25 +139,36 @@ impl Policy {
                 return Err(Ambiguous::Parameters);
             }
         }
-        if let Some(found) = found
-            && has_escape
-            && ["%2f", "%2F", "%5c", "%5C"].iter().any(|slash| text.contains(slash))
-        {
-            self.check_decoded(method, path, found)?;
-        }
-        Ok(found.and_then(|found| self.rules.get(found.rule)))
+        let Some(found) = found else { return Ok(Ruling::default()) };
+        let has_slash = has_escape && ["%2f", "%2F", "%5c", "%5C"].iter().any(|slash| text.contains(slash));
+        let beside = if has_slash { self.decoded(method, path, found)? } else { None };
+        let rule = |place: usize| self.rules.get(place);
+        Ok(Ruling { rule: rule(found.rule), beside: beside.and_then(rule) })
     }
 
     /// A kept slash may be a separator to the application: a rule that says more about the path that it sees then
-    /// must not be got around.
-    fn check_decoded(&self, method: &Method, path: &NormalPath, found: Found<'_>) -> Result<(), Ambiguous> {
+    /// must not be got around, and one that says less must allow the request as well. Not where `found` was written
+    /// for the slash as it was sent.
+    fn decoded(
+        &self,
+        method: &Method,
+        path: &NormalPath,
+        found: Found<'_>,
+    ) -> Result<Option<usize>, Ambiguous> {
+        let mut beside = None;
         for parameters in [true, false] {
-            let other = self.tree.find(method, path, Reading::Decoded { parameters });
-            if other.is_some_and(|other| other.rule != found.rule && other.says_more_than(&found)) {
+            let Some(other) = self.tree.find(method, path, Reading::Decoded { parameters }) else { continue };
+            if other.rule == found.rule {
+                continue;
+            }
+            if other.says_more_than(&found) {
                 return Err(Ambiguous::Slashes);
             }
+            if *beside.get_or_insert(other.rule) != other.rule {
+                return Err(Ambiguous::Parameters);
+            }
         }
-        Ok(())
+        Ok(beside.filter(|_| !found.names_a_slash()))
     }
 
     /// Works out which requirements hold for a tag set: once for each session.
@@ -148,8 +176,15 @@ impl Policy {
         self.requirements.bind(tags)
     }
 
-    /// Decides. `rule` is what [`Policy::find`] gave. Allocates nothing.
-    pub fn decide<'p>(&'p self, rule: Option<&'p Rule>, caller: Caller<'_>, now: UnixTime) -> Decision<'p> {
+    /// Decides. `ruling` is what [`Policy::find`] gave. Allocates nothing.
+    pub fn decide<'p>(&'p self, ruling: Ruling<'p>, caller: Caller<'_>, now: UnixTime) -> Decision<'p> {
+        match (self.decide_by(ruling.rule, caller, now), ruling.beside) {
+            (Decision::Allow(_), Some(beside)) => self.decide_by(Some(beside), caller, now),
+            (decision, _) => decision,
+        }
+    }
+
+    fn decide_by<'p>(&'p self, rule: Option<&'p Rule>, caller: Caller<'_>, now: UnixTime) -> Decision<'p> {
         if rule.is_some_and(Rule::is_public) {
             return Decision::Allow(Permit(()));
         }

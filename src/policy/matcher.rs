@@ -250,12 +250,20 @@ impl Tree {
         best.map(|(_, found)| found)
     }
 
-    /// Which methods of rules a request may fall under, the best first: its own, for HEAD then GET, and all.
+    /// Which methods of rules a request may fall under, the best first: its own, for HEAD then GET, and all. A method
+    /// in lower case is not among all: names are case-sensitive (RFC 9110 section 9.1), but many an application takes
+    /// `get` for GET, for which there may be another rule.
     fn verbs(&self, method: &Method) -> [Option<u16>; 3] {
         let verb = |name: &str| {
             self.methods.iter().zip(0..).find(|(known, _)| known.as_ref() == name).map(|(_, verb)| verb)
         };
-        [verb(method.as_str()), if method == Method::HEAD { verb("GET") } else { None }, verb("*")]
+        let name = method.as_str();
+        let is_upper = !name.bytes().any(|byte| byte.is_ascii_lowercase());
+        [
+            verb(name),
+            if method == Method::HEAD { verb("GET") } else { None },
+            if is_upper { verb("*") } else { None },
+        ]
     }
 }
 
@@ -330,6 +338,13 @@ pub(super) struct Found<'t> {
 impl<'t> Found<'t> {
     fn pattern(&self) -> &'t [Segment] {
         self.tree.patterns.get(self.place as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether the pattern has a literal with a slash, which only an encoded one matches.
+    pub(super) fn names_a_slash(&self) -> bool {
+        let is_meant =
+            |segment: &Segment| matches!(segment, Segment::Literal(text) if text.contains(['/', '\\']));
+        self.pattern().iter().any(is_meant)
     }
 
     /// Whether this pattern says more than another about a path that both match, each in its reading: at the first

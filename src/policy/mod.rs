@@ -22,7 +22,7 @@ use std::time::Duration;
 use crate::path;
 
 pub use compile::{Mistake, MistakeField, MistakeKind};
-pub use decide::{Caller, Decision, Denial, Permit, StepUp, TagState};
+pub use decide::{Caller, Decision, Denial, Permit, Ruling, StepUp, TagState};
 pub use matcher::Ambiguous;
 pub use requirement::Held;
 

@@ -5,7 +5,7 @@
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use hyper::ext::Protocol;
 
-use super::front::{Bounds, MAX_METHOD_BYTES, Violation, is_host, is_imitation, is_target};
+use super::front::{Bounds, MAX_METHOD_BYTES, Violation, content_length, is_host, is_imitation, is_target};
 
 /// Turns an absolute target into its path and query. Its authority equals Host: the front saw to that.
 pub(super) fn to_origin_form<B>(request: &mut Request<B>) {
@@ -25,6 +25,9 @@ pub(super) fn check_http2<B>(request: &Request<B>, bounds: &Bounds) -> Result<()
     }
     if request.method().as_str().len() > MAX_METHOD_BYTES {
         return Err(Violation::MethodTooLong);
+    }
+    if request.uri().scheme_str().is_some_and(|scheme| !scheme.eq_ignore_ascii_case(bounds.scheme)) {
+        return Err(Violation::Target);
     }
     check_target(request.uri(), bounds)?;
     check_authority(request)?;
@@ -97,10 +100,13 @@ fn check_fields(fields: &HeaderMap, bounds: &Bounds) -> Result<(), Violation> {
     // As RFC 9113 section 6.5.2 counts.
     let size: usize =
         fields.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD).sum();
-    if size > bounds.head_bytes {
+    if size > bounds.head_bytes || (size > MAX_REPEATED_BYTES && repeated_bytes(fields) > MAX_REPEATED_BYTES)
+    {
         return Err(Violation::HeadTooLarge);
     }
-    if fields.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
+    let mut lengths = fields.get_all(header::CONTENT_LENGTH).iter();
+    let is_good = lengths.next().is_none_or(|length| content_length(length.as_bytes()).is_some());
+    if !is_good || lengths.next().is_some() {
         return Err(Violation::ContentLength);
     }
     for (name, value) in fields {
@@ -114,6 +120,20 @@ fn check_fields(fields: &HeaderMap, bounds: &Bounds) -> Result<(), Violation> {
     }
     Ok(())
 }
+
+/// What values take that the head has already. HPACK names a field of earlier in a byte or two (RFC 7541 section 6.1),
+/// and the decoder gives out the same memory each time: a few bytes could stand for a head as large as we take, again
+/// and again (section 7.3). No client has a reason to send one long value twice in a request.
+fn repeated_bytes(fields: &HeaderMap) -> usize {
+    let mut values: Vec<_> = fields.values().map(|value| (value.as_bytes().as_ptr(), value.len())).collect();
+    let all: usize = values.iter().map(|(_, length)| length).sum();
+    values.sort_unstable();
+    values.dedup();
+    all - values.iter().map(|(_, length)| length).sum::<usize>()
+}
+
+/// The most of these.
+const MAX_REPEATED_BYTES: usize = 4096;
 
 /// What a field counts beside its name and value.
 const FIELD_OVERHEAD: usize = 32;
@@ -158,8 +178,44 @@ mod tests {
             ("GET", "https://a/", &[("x", "y\t")], Err(Violation::Padding)),
             ("GET", "https://a/", &[("content_length", "1")], Err(Violation::Imitation)),
             ("GET", "https://a/", &[("x", "y"); 5], Err(Violation::TooManyFields)),
+            ("GET", "HTTPS://a/", &[], Ok(())),
+            ("GET", "http://a/", &[], Err(Violation::Target)),
+            ("GET", "ftp://a/", &[], Err(Violation::Target)),
+            ("POST", "https://a/", &[("content-length", "3")], Ok(())),
+            ("POST", "https://a/", &[("content-length", "03")], Err(Violation::ContentLength)),
+            ("POST", "https://a/", &[("content-length", "+3")], Err(Violation::ContentLength)),
+            (
+                "POST",
+                "https://a/",
+                &[("content-length", "3"), ("content-length", "3")],
+                Err(Violation::ContentLength),
+            ),
         ] {
             assert_eq!(verdict(method, uri, fields), wanted, "{method} {uri} {fields:?}");
+        }
+    }
+
+    /// H2-03: what HPACK repeats for a byte.
+    #[test]
+    fn a_long_value_comes_once() {
+        let bounds = Bounds { head_bytes: 64 * 1024, fields: 40, ..BOUNDS };
+        let verdict = |values: &[HeaderValue], name: &'static str| {
+            let mut request = Request::builder().uri("https://a/").body(()).unwrap();
+            for value in values {
+                request.headers_mut().append(name, value.clone());
+            }
+            check_http2(&request, &bounds)
+        };
+        let value = |length: usize| HeaderValue::from_str(&"v".repeat(length)).unwrap();
+        let [long, short] = [value(3700), value(50)];
+        for name in ["cookie", "x"] {
+            // The same memory, as the decoder gives it.
+            assert_eq!(verdict(&vec![long.clone(); 2], name), Ok(()), "{name}");
+            assert_eq!(verdict(&vec![long.clone(); 3], name), Err(Violation::HeadTooLarge), "{name}");
+            assert_eq!(verdict(&vec![short.clone(); 30], name), Ok(()), "{name}");
+            // The same bytes, each sent.
+            let sent: Vec<_> = (0..15).map(|_| value(3700)).collect();
+            assert_eq!(verdict(&sent, name), Ok(()), "{name}");
         }
     }
 

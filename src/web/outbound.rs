@@ -197,11 +197,17 @@ impl Outbound {
         let answer = self.exchange(&url, request, deadline).await?;
         if answer.status().is_redirection() {
             let location = answer.headers().get(LOCATION).and_then(|location| location.to_str().ok());
-            let to = location.and_then(|location| url.join(location).ok());
+            // Not the address: what was sent could stand in any part of it.
+            let to = match location.and_then(|location| url.join(location).ok()) {
+                None => "nowhere",
+                Some(to) if to.origin() == url.origin() => "another path of the same origin",
+                Some(to) if to.host() == url.host() => "another scheme or port of the same host",
+                Some(_) => "another host",
+            };
             return Err(Error::Redirect {
                 from: authority(&url),
-                to: to.as_ref().map_or_else(|| "nowhere".to_owned(), shown),
-                why: "it carries credentials",
+                to: to.to_owned(),
+                why: "the request carries credentials",
             });
         }
         Ok(answer)
@@ -423,11 +429,22 @@ mod tests {
     #[tokio::test]
     async fn rp_31_a_request_with_credentials_follows_nothing() {
         for status in [301, 302, 303, 307, 308] {
-            let server = Server::plain(move |_| Reply::redirect(status, "/elsewhere?x=y")).await;
-            let request = Request::post(server.url("/token")).body(b"client_secret=hush".to_vec()).unwrap();
-            let error = client(&server).send(request).await.unwrap_err().to_string();
-            assert!(error.contains("/elsewhere") && !error.contains("x=y"), "{error}");
-            assert_eq!(server.asked().len(), 1, "{status}");
+            for (to, shown) in [
+                ("/hush?x=y", "to another path of the same origin,"),
+                ("http://127.0.0.1:1/hush", "to another scheme or port of the same host,"),
+                ("https://hush.example/", "to another host,"),
+                ("https://[hush", "to nowhere,"),
+            ] {
+                let server = Server::plain(move |_| Reply::redirect(status, to)).await;
+                let request =
+                    Request::post(server.url("/token")).body(b"client_secret=hush".to_vec()).unwrap();
+                let error = client(&server).send(request).await.unwrap_err().to_string();
+                assert!(
+                    error.contains(shown) && !error.contains("hush") && !error.contains("x=y"),
+                    "{error}"
+                );
+                assert_eq!(server.asked().len(), 1, "{status}");
+            }
         }
     }
 

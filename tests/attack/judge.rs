@@ -10,7 +10,6 @@ use std::path::PathBuf;
 use http::Method;
 use portcullis::config::{self, Environment, Service, Source};
 use portcullis::path::NormalPath;
-use portcullis::policy::Rule;
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -48,7 +47,7 @@ fn judge(service: &Service, target: &[u8]) -> Verdict {
     let Ok(target) = std::str::from_utf8(target) else { return Verdict::Refused };
     let Ok(path) = NormalPath::parse(target, &service.path) else { return Verdict::Refused };
     match service.policy.find(&Method::GET, &path) {
-        Ok(rule) if rule.is_some_and(Rule::is_public) => Verdict::Public(path),
+        Ok(ruling) if ruling.is_public() => Verdict::Public(path),
         Ok(_) => Verdict::Other,
         Err(_) => Verdict::Refused,
     }

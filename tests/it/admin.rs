@@ -161,6 +161,24 @@ async fn probes_show_only_what_kubelet_needs() {
     }
 }
 
+/// Connections that say nothing keep nobody from asking.
+#[tokio::test]
+async fn silent_connections_hold_no_probe_up() {
+    let port = free_port();
+    let stage = Stage::with(|plan| plan.config["admin"]["probes"] = json!(format!("127.0.0.1:{port}"))).await;
+    let mut silent = Vec::new();
+    for port in [port, stage.admin] {
+        for _ in 0..200 {
+            silent.push(tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap());
+        }
+        let asked = std::time::Instant::now();
+        let answer = raw(port, "/healthz", "host", &format!("127.0.0.1:{port}")).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        // They may stay for ten seconds.
+        assert!(asked.elapsed() < std::time::Duration::from_secs(5), "{:?}", asked.elapsed());
+    }
+}
+
 /// OPS-02.
 #[tokio::test]
 async fn the_traffic_port_shows_nothing_of_it() {

@@ -174,6 +174,17 @@ async fn the_provider_ends_sessions() {
     // A token is taken once: it can't be kept to end sessions for ever.
     tell(&stage, &token).await.expect(400);
     assert!(is_alive(&stage, &again).await);
+
+    // The provider goes on with a session that it has ended. Nobody is sent to it again and again for that.
+    provider_session(&stage, Some("one"), "alice");
+    let mut circle = stage.browser();
+    let answer = stage.login(&mut circle, "/app/").await;
+    assert_eq!(answer.status, 400, "{answer:?}");
+    assert!(!answer.sets_session());
+    let told = |line: &Value| line["event"].is_string() && line.to_string().contains("with a new `sid`");
+    stage.proxy.line("why the login is good for nothing", told).await;
+    provider_session(&stage, Some("three"), "alice");
+    assert!(is_alive(&stage, &stage.logged_in().await).await);
 }
 
 /// RP-37 and the rest of Back-Channel Logout 1.0 section 2.6: none of these ends anything.

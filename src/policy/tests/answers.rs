@@ -15,7 +15,7 @@ fn held(policy: &Policy, claims: &str) -> Held {
 }
 
 fn only_rule(policy: &Policy) -> &Rule {
-    policy.find(&Method::GET, &target("/")).unwrap().unwrap()
+    policy.find(&Method::GET, &target("/")).unwrap().rule.unwrap()
 }
 
 fn state(tag: &str, held: bool) -> TagState {
@@ -71,7 +71,7 @@ fn only_an_unverified_address_is_blamed() {
         let policy = one_rule(allowed, &[]);
         let held = held(&policy, claims);
         let caller = Caller::Known { held: &held, acr: None, auth_time: None };
-        match policy.decide(Some(only_rule(&policy)), caller, UnixTime(0)) {
+        match policy.decide(policy.find(&Method::GET, &target("/")).unwrap(), caller, UnixTime(0)) {
             Decision::Deny(Denial::NotAllowed { email_unverified }) => {
                 assert_eq!(email_unverified, expected, "{allowed:?} {claims}");
             }
@@ -85,7 +85,7 @@ fn a_rule_knows_where_it_stands_and_a_policy_what_it_is() {
     let mut closed = endpoint("/b/?", &["GET", "POST"]);
     closed.public = false;
     let policy = compile(vec![endpoint("/a", &["*"]), closed]);
-    let rule = policy.find(&Method::POST, &target("/b/c")).unwrap().unwrap();
+    let rule = policy.find(&Method::POST, &target("/b/c")).unwrap().rule.unwrap();
     let words = [rule.spec(), rule.uri(), rule.method()].map(AsRef::as_ref);
     assert_eq!(words, ["spec", "/b/?", "POST"]);
     assert!(!rule.is_public());
@@ -112,7 +112,10 @@ fn a_login_is_as_much_fresher_as_clocks_may_differ() {
         for (age, expected) in [(0, true), (900, true), (960, true), (961, false)] {
             let auth_time = Some(UnixTime(10_000 - age));
             let caller = Caller::Known { held: &held, acr: None, auth_time };
-            match (policy.decide(Some(only_rule(&policy)), caller, UnixTime(10_000)), mode) {
+            match (
+                policy.decide(policy.find(&Method::GET, &target("/")).unwrap(), caller, UnixTime(10_000)),
+                mode,
+            ) {
                 (Decision::Allow(_), _) => assert!(expected, "{age}"),
                 (Decision::StepUp(_), Mode::Enforce) => assert!(!expected, "{age}"),
                 (Decision::Observe(_, Denial::StepUp), Mode::Observe) => assert!(!expected, "{age}"),

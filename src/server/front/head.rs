@@ -267,7 +267,7 @@ fn trimmed(value: &[u8]) -> (usize, usize) {
 
 /// Only plain digits after at most one space, no leading zeros, and small enough for a signed 64-bit
 /// integer: what every parser on the way reads as the same number.
-fn content_length(value: &[u8]) -> Option<u64> {
+pub(in crate::server) fn content_length(value: &[u8]) -> Option<u64> {
     let digits = value.strip_prefix(b" ").unwrap_or(value);
     let well_formed = digits.iter().all(u8::is_ascii_digit) && (digits == b"0" || !digits.starts_with(b"0"));
     let number = std::str::from_utf8(digits).ok().filter(|_| well_formed)?.parse::<u64>().ok()?;

@@ -21,7 +21,7 @@ mod syntax;
 mod violation;
 mod wire;
 
-pub(super) use head::{Bounds, MAX_METHOD_BYTES};
+pub(super) use head::{Bounds, MAX_METHOD_BYTES, content_length};
 pub(super) use interim::Interim;
 pub(super) use io::{Arrivals, Front};
 pub(super) use syntax::{is_host, is_imitation, is_target};

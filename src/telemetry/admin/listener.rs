@@ -1,8 +1,10 @@
 //! The sockets of the admin and the probes listener.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::Request;
@@ -10,7 +12,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 
 use super::{Error, Handler, Listen};
 
@@ -63,34 +65,58 @@ impl Listener {
     }
 }
 
+/// Serves whoever comes. When there are too many, those go first who have not asked for anything, the oldest before the
+/// others: a probe must not have to wait for somebody who only connects.
 pub(super) async fn accept(listener: Listener, handler: Arc<Handler>) {
-    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut seats: VecDeque<Seat> = VecDeque::new();
     loop {
-        let Ok(permit) = connections.clone().acquire_owned().await else { return };
-        let handler = handler.clone();
         let accepted = match &listener {
-            Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
-                tokio::spawn(async move {
-                    serve(stream, handler).await;
-                    drop(permit);
-                });
-            }),
-            Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| {
-                tokio::spawn(async move {
-                    serve(stream, handler).await;
-                    drop(permit);
-                });
-            }),
+            Listener::Tcp(listener) => {
+                listener.accept().await.map(|(stream, _)| Seat::taken_by(stream, handler.clone()))
+            }
+            Listener::Unix(listener) => {
+                listener.accept().await.map(|(stream, _)| Seat::taken_by(stream, handler.clone()))
+            }
         };
-        if accepted.is_err() {
+        match accepted {
+            Ok(seat) => {
+                seats.retain(|seat| !seat.task.is_finished());
+                if seats.len() >= MAX_CONNECTIONS {
+                    let silent = seats.iter().position(|seat| !seat.has_asked.load(Ordering::Relaxed));
+                    if let Some(seat) = seats.remove(silent.unwrap_or_default()) {
+                        seat.task.abort();
+                    }
+                }
+                seats.push_back(seat);
+            }
             // Out of descriptors, most likely: let some come back.
-            tokio::time::sleep(ACCEPT_PAUSE).await;
+            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
         }
     }
 }
 
-async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, handler: Arc<Handler>) {
+/// A connection that is served.
+struct Seat {
+    task: AbortHandle,
+    /// A whole head of a request has come.
+    has_asked: Arc<AtomicBool>,
+}
+
+impl Seat {
+    fn taken_by(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, handler: Arc<Handler>) -> Self {
+        let has_asked = Arc::new(AtomicBool::new(false));
+        let task = tokio::spawn(serve(stream, handler, has_asked.clone())).abort_handle();
+        Self { task, has_asked }
+    }
+}
+
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    handler: Arc<Handler>,
+    has_asked: Arc<AtomicBool>,
+) {
     let service = service_fn(move |request: Request<Incoming>| {
+        has_asked.store(true, Ordering::Relaxed);
         let handler = handler.clone();
         async move { Ok::<_, Infallible>(handler.serve(request).await) }
     });
