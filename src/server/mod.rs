@@ -12,6 +12,7 @@
 //! front      the strict reading of HTTP/1, before hyper; a watch over HTTP/2 frames
 //! calls      hyper's call -> intake -> the handler -> the answer
 //! park       hyper let go of while an HTTP/1 connection is idle
+//! turns      a few streams of each HTTP/2 connection at a time
 //! drive      the deadlines of one connection, and its end
 //! ```
 //!
@@ -39,6 +40,7 @@ mod reply;
 mod roster;
 mod run;
 mod serve;
+mod turns;
 mod worker;
 
 use std::net::SocketAddr;

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::roster::InFlight;
+use super::turns::{Ticket, Turns};
 
 /// An answer's body. Its request is under way until it is dropped.
 #[derive(Debug)]
@@ -70,18 +71,19 @@ impl StreamClock {
     }
 }
 
-/// Runs the streams of one HTTP/2 connection as tasks of this thread, and resets those whose client has not
-/// taken anything for too long.
+/// Runs the streams of one HTTP/2 connection as tasks of this thread, each when it has its turn, and resets those whose
+/// client has not taken anything for too long.
 #[derive(Clone, Debug)]
 pub(super) struct StreamExecutor {
     next: Rc<RefCell<Option<Rc<StreamClock>>>>,
+    turns: Rc<Turns>,
     limit: Duration,
 }
 
 impl StreamExecutor {
     /// An executor whose streams may stand still for `limit`.
-    pub(super) fn new(limit: Duration) -> Self {
-        Self { next: Rc::default(), limit }
+    pub(super) fn new(turns: Rc<Turns>, limit: Duration) -> Self {
+        Self { next: Rc::default(), turns, limit }
     }
 
     /// The clock of the stream that is executed next: hyper calls the service and executes the stream of
@@ -96,11 +98,11 @@ impl StreamExecutor {
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for StreamExecutor {
     fn execute(&self, stream: F) {
         let clock = self.next.borrow_mut().take();
-        let limit = self.limit;
+        let (turns, limit) = (self.turns.clone(), self.limit);
         let stream = Box::pin(stream);
         tokio::task::spawn_local(async move {
             match clock {
-                Some(clock) => bounded(stream, &clock, limit).await,
+                Some(clock) => bounded(stream, &turns, &clock, limit).await,
                 // What writes a tunnel's bytes. Tunnels may stand still; a client that takes nothing of one that
                 // has ended keeps a stream of its own for it, until its connection is idle.
                 None => stream.await,
@@ -112,9 +114,15 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for StreamExecutor
 /// Runs `stream` to its end, or until its client has kept it waiting for `limit`: dropping it resets it.
 ///
 /// It comes in a box: a task is moved on its way to its place, and this one is not small.
-async fn bounded(mut stream: Pin<Box<impl Future<Output = ()>>>, clock: &StreamClock, limit: Duration) {
-    let mut alarm = None;
+async fn bounded(
+    mut stream: Pin<Box<impl Future<Output = ()>>>,
+    turns: &Turns,
+    clock: &StreamClock,
+    limit: Duration,
+) {
+    let (mut alarm, mut ticket) = (None, Ticket::default());
     std::future::poll_fn(|cx| {
+        ready!(turns.poll_turn(&mut ticket, cx));
         loop {
             if stream.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
