@@ -84,12 +84,6 @@ pub trait Handler: 'static {
         request: &mut Request<Self::Received>,
         connection: Rc<Connection>,
     ) -> impl Future<Output = Response<Self::Body>>;
-
-    /// Whether a body that has nothing to give waits only for what it gave before to be taken: then it is the client
-    /// who is slow, and not the application.
-    fn is_held(_body: &Self::Body) -> bool {
-        false
-    }
 }
 
 /// Takes events; called on any thread, and must not block.
