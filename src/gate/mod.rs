@@ -199,10 +199,6 @@ impl Handler for Worker {
     type Received = Body;
     type Body = Body;
 
-    fn is_held(body: &Body) -> bool {
-        body.is_held()
-    }
-
     async fn handle(
         self: Rc<Self>,
         request: &mut Request<Body>,

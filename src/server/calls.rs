@@ -47,9 +47,9 @@ impl<H: Handler> hyper::service::Service<Request<Incoming>> for Calls<H> {
                 to_connect_answer(&mut response);
             }
             if let Some(stream) = &stream {
-                stream.set_waiting(true);
+                stream.answered();
             }
-            Ok(response.map(|body| Reply { body, stream, is_held: H::is_held, _in_flight: in_flight }))
+            Ok(response.map(|body| Reply { body, stream, _in_flight: in_flight }))
         })
     }
 }

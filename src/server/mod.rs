@@ -12,6 +12,7 @@
 //! front      the strict reading of HTTP/1, before hyper; a watch over HTTP/2 frames
 //! calls      hyper's call -> intake -> the handler -> the answer
 //! park       hyper let go of while an HTTP/1 connection is idle
+//! turns      a few streams of each HTTP/2 connection at a time
 //! drive      the deadlines of one connection, and its end
 //! ```
 //!
@@ -39,6 +40,7 @@ mod reply;
 mod roster;
 mod run;
 mod serve;
+mod turns;
 mod worker;
 
 use std::net::SocketAddr;
@@ -82,12 +84,6 @@ pub trait Handler: 'static {
         request: &mut Request<Self::Received>,
         connection: Rc<Connection>,
     ) -> impl Future<Output = Response<Self::Body>>;
-
-    /// Whether a body that has nothing to give waits only for what it gave before to be taken: then it is the client
-    /// who is slow, and not the application.
-    fn is_held(_body: &Self::Body) -> bool {
-        false
-    }
 }
 
 /// Takes events; called on any thread, and must not block.

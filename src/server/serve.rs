@@ -20,6 +20,7 @@ use super::limits::Limits;
 use super::park::Http1;
 use super::reply::StreamExecutor;
 use super::roster::Activity;
+use super::turns::{Paced, Turns};
 use super::worker::{Port, Worker};
 use super::{Event, Handler};
 
@@ -88,12 +89,23 @@ pub(super) async fn serve<H: Handler>(
             driver.run(pin!(Http1::new(worker, front, calls))).await;
         }
         Protocol::Http2 => {
-            let streams = StreamExecutor::new(worker.limits.body_idle_timeout);
-            let builder = http2(&worker.limits, streams.clone(), upload_window(worker.open_connections()));
-            let calls = Calls { handler, connection, bounds, streams: Some(streams) };
-            driver.run(Box::pin(builder.serve_connection(TokioIo::new(front), calls)).as_mut()).await;
+            let calls = Calls { handler, connection, bounds, streams: None };
+            driver.run(begin_http2(&worker, front, calls).as_mut()).await;
         }
     }
+}
+
+/// HTTP/2 on a connection of which nothing has been read.
+fn begin_http2<H: Handler>(
+    worker: &Worker<H>,
+    front: Front<Stream>,
+    calls: Calls<H>,
+) -> Pin<Box<Paced<Http2<H>>>> {
+    let turns = Rc::new(Turns::new(worker.crowd.clone(), calls.connection.activity.clone()));
+    let streams = StreamExecutor::new(turns.clone(), worker.limits.body_idle_timeout);
+    let builder = http2(&worker.limits, streams.clone(), upload_window(worker.open_connections()));
+    let calls = Calls { streams: Some(streams), ..calls };
+    Box::pin(Paced { conversation: builder.serve_connection(TokioIo::new(front), calls), turns })
 }
 
 /// HTTP/1 as hyper is to speak it. Times, sizes and syntax are the front's and the driver's.
@@ -151,9 +163,9 @@ fn bounds(limits: &Limits, is_tls: bool) -> Bounds {
     }
 }
 
-type Io = TokioIo<Front<Stream>>;
+type Http2<H> = http2::Connection<TokioIo<Front<Stream>>, Calls<H>, StreamExecutor>;
 
-impl<H: Handler> Conversation for http2::Connection<Io, Calls<H>, StreamExecutor> {
+impl<H: Handler> Conversation for Http2<H> {
     fn wind_up(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }

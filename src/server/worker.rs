@@ -21,6 +21,7 @@ use super::limits::Limits;
 use super::listener::Kind;
 use super::roster::Roster;
 use super::serve::{http1, serve};
+use super::turns::Crowd;
 use super::{Event, Events, Handler};
 
 /// What the connections of a worker share.
@@ -30,6 +31,8 @@ pub(super) struct Worker<H> {
     pub(super) lifecycle: Lifecycle,
     pub(super) http1: http1::Builder,
     pub(super) roster: Rc<Roster>,
+    /// Its HTTP/2 connections whose streams wait for each other.
+    pub(super) crowd: Rc<Crowd>,
     /// Shared by all workers.
     pub(super) permits: Arc<Semaphore>,
     events: Events,
@@ -96,7 +99,8 @@ impl<F> Start<F> {
             http1: http1(&self.limits),
             limits: self.limits,
             lifecycle: self.lifecycle,
-            roster: Rc::new(Roster::default()),
+            roster: Rc::default(),
+            crowd: Rc::default(),
             permits: self.permits,
             events: self.events,
             silent_until: Cell::new(Instant::now()),

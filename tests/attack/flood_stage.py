@@ -1,5 +1,8 @@
-"""What the floods are measured with: the proxy, the development provider, an application and people who use the proxy,
-each a process of its own, and what the system says about the one under attack."""
+"""What the floods are measured with: the proxy, the development provider, an application for the attacks, people who use
+the proxy and an application for them, each a process of its own, and what the system says about the one under attack.
+
+The people have an application to themselves. The other one has its hands full with some of the attacks, whoever asks it,
+and how long that takes it says nothing about the proxy."""
 
 import json
 import os
@@ -10,6 +13,8 @@ from pathlib import Path
 
 import servers
 
+# As the flood knows it.
+USERS_HOST = "users.localhost"
 MEBIBYTE = 1 << 20
 QUIET_SECONDS = 3
 MOST_SECONDS = 400
@@ -32,6 +37,18 @@ services:
   exposedPort: {port}
   listenAddress: 127.0.0.1
   port: {app}
+  exposedAPIs: [[app=app]]
+- name: app-of-users
+  type: HTTP
+  authorizationType: OIDC
+  OIDCProviderURL: http://127.0.0.1:{provider}
+  OIDCClientID: portcullis
+  OIDCClientSecret: development-only
+  OIDCCallbackURL: https://{users_host}:{port}
+  OIDCScopes: [openid, email]
+  exposedPort: {port}
+  listenAddress: 127.0.0.1
+  port: {users_app}
   exposedAPIs: [[app=app]]
 - name: app-of-http2
   type: HTTP
@@ -162,15 +179,17 @@ class Stage:
             raise
 
     def _start(self):
-        port, http2_port, provider, app, http2_app, admin = servers.free_ports(6)
+        port, http2_port, provider, app, http2_app, users_app, unused, admin = servers.free_ports(8)
         self.plan, self.http2_port = {"port": port, "provider": provider, **self.limits}, http2_port
         self._run("app", app, http2_app).start(servers.example("flood"), "app", app, http2_app)
-        callback = f"https://{servers.HOST}:{port}/aporeto/oidc/callback"
+        self._run("app-of-users", users_app, unused).start(servers.example("flood"), "app", users_app, unused)
+        callback = f"https://{USERS_HOST}:{port}/aporeto/oidc/callback"
         idp = self._run("idp", provider)
         idp.start(servers.binary(), "dev-idp", "--port", provider, "--redirect-uri", callback)
         self.proxy = self._run("portcullis", port)
         names = {"host": servers.HOST, "port": port, "provider": provider, "app": app, "admin": admin}
         names |= {"http2_port": http2_port, "http2_app": http2_app}
+        names |= {"users_host": USERS_HOST, "users_app": users_app}
         file = self.proxy.folder / "portcullis.yaml"
         file.write_text(CONFIGURATION.format(**names, **self.limits))
         folder = {"STATE_DIRECTORY": str(self.proxy.folder)}

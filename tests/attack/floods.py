@@ -2,6 +2,7 @@
 
 One proxy for many rows, the development provider, and an application that is fast, slow or deaf. Beside every attack,
 people who are logged in ask for pages over connections that they keep, over HTTP/2 and over new ones; others log in.
+Their pages come from an application of their own.
 With whole budgets, both the proxy and its attacker are release builds.
 
 A row passes if

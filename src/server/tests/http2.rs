@@ -63,6 +63,22 @@ impl Raw {
     }
 }
 
+impl Raw {
+    /// The stream of the next frame whose kind and flags are such.
+    async fn until(&mut self, is_wanted: impl Fn(u8, u8) -> bool) -> u32 {
+        loop {
+            let mut header = [0; 9];
+            within(self.0.read_exact(&mut header)).await.unwrap();
+            let length = u32::from_be_bytes([0, header[0], header[1], header[2]]) as usize;
+            within(self.0.read_exact(&mut vec![0; length])).await.unwrap();
+            let stream = u32::from_be_bytes(header[5..].try_into().unwrap());
+            if stream > 0 && is_wanted(header[3], header[4]) {
+                return stream;
+            }
+        }
+    }
+}
+
 /// HPACK: indexed fields 8 to 14 are statuses; a literal status begins with an index into the static table
 /// too, and its value is Huffman-coded digits.
 fn status(block: &[u8]) -> u16 {
@@ -316,6 +332,26 @@ async fn a_stream_whose_client_takes_nothing_is_reset_and_others_go_on() {
     tokio::time::sleep(short * 4).await;
     assert_eq!(http2.send_request(request("/p")).await.unwrap().status(), 200);
     assert!(within(stalled.into_body().collect()).await.is_err(), "cut, and not ended");
+}
+
+/// However late the rest of its answer is: that of another stream is waited for.
+#[tokio::test]
+async fn a_stream_of_which_a_part_is_not_taken_is_reset_while_its_body_is_late() {
+    let short = Duration::from_millis(300);
+    let server = Server::start(Limits { body_idle_timeout: short, ..limits() }).await;
+    let mut raw = Raw::connect(&server).await;
+    let late = block(&[GET[0], GET[1], GET[2], (":path", "/hold-body")]);
+    // Half of the first piece.
+    raw.send(&frame(4, 0, 0, &[0, 4, 0, 0, 0, 2])).await;
+    let more = frame(8, 0, 3, &100_u32.to_be_bytes());
+    raw.send(&[frame(1, 5, 1, &late), frame(1, 5, 3, &late), more].concat()).await;
+    assert_eq!(raw.back().await, Back::Headers(200));
+    assert_eq!(raw.back().await, Back::Headers(200));
+    let since = std::time::Instant::now();
+    assert_eq!(raw.until(|kind, _| kind == 3).await, 1);
+    assert!(since.elapsed() < short * 2, "{:?}", since.elapsed());
+    server.shared.release.notify_waiters();
+    assert_eq!(raw.until(|kind, flags| kind == 3 || flags & 1 == 1).await, 3, "whole");
 }
 
 #[tokio::test]

@@ -10,3 +10,4 @@ mod interim;
 mod limits;
 mod park;
 mod support;
+mod turns;

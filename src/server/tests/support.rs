@@ -25,6 +25,9 @@ use crate::server::{
     Violation, bind, run,
 };
 
+/// How long each `/busy` takes.
+const BUSY: Duration = Duration::from_millis(1);
+
 /// Limits with which a test that waits for a timeout is quick, and one that doesn't is not cut short.
 pub(super) fn limits() -> Limits {
     Limits { shutdown_delay: Duration::ZERO, drain: Duration::from_secs(10), workers: 2, ..Limits::default() }
@@ -37,6 +40,8 @@ pub(super) struct Shared {
     pub(super) seen: Mutex<Vec<String>>,
     /// `/hold` answers when told to.
     pub(super) release: Notify,
+    /// `/busy` has begun.
+    pub(super) begun: Notify,
     pub(super) handlers: AtomicUsize,
     pub(super) events: Mutex<Vec<Event>>,
 }
@@ -181,6 +186,15 @@ impl Handler for Told {
             "/hold" => {
                 self.0.release.notified().await;
                 Response::new(full("released"))
+            }
+            // Takes the worker for a while.
+            "/busy" => {
+                self.0.begun.notify_one();
+                let since = std::time::Instant::now();
+                while since.elapsed() < BUSY {
+                    std::hint::spin_loop();
+                }
+                Response::new(full("busy"))
             }
             "/hold-body" => {
                 let shared = self.0.clone();

@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use url::Url;
 
-use crate::HOST;
+use crate::USERS_HOST;
 use crate::wire;
 
 /// How long a person waits.
@@ -33,7 +33,7 @@ pub struct Answer {
 impl Browser {
     /// Opens a page that wants a login, and goes all the way to it.
     pub async fn log_in(&mut self, port: u16) -> Result<(), String> {
-        let page = format!("https://{HOST}:{port}/app/");
+        let page = format!("https://{USERS_HOST}:{port}/app/");
         let provider = self.navigate(&page).await?.redirected()?;
         let form = self.navigate(&provider).await?;
         let asked =

@@ -135,8 +135,9 @@ async fn hold(plan: Plan, hello: Vec<u8>) -> Outcome {
                 all_open.wait().await;
                 let (mut stream, _member) = opened?;
                 let since = Instant::now();
-                // The probes of TCP get a few bytes through at first, ever more rarely, and each of them is movement.
-                tokio::time::sleep(bound * 5 / 2 + SLACK).await;
+                // Buffers of TCP grow, and its probes get a few bytes through at first, ever more rarely: all of it is
+                // movement.
+                tokio::time::sleep(bound * 7 / 2 + SLACK).await;
                 let back = Back::read(&mut stream, SLACK * 2, |back| back.resets >= STREAMS as usize).await;
                 // One of the streams may have been the one that moved.
                 if !back.ended && back.resets + 1 < STREAMS as usize {

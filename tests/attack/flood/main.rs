@@ -71,6 +71,9 @@ pub struct Outcome {
 /// The host of the service.
 pub const HOST: &str = "app.localhost";
 
+/// The host of the service that people use meanwhile, on the same port.
+pub const USERS_HOST: &str = "users.localhost";
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();

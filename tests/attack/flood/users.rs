@@ -11,7 +11,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 
 use crate::browser::{Browser, PATIENCE};
-use crate::{HOST, Plan, wire};
+use crate::{Plan, USERS_HOST, wire};
 
 /// Pages a second over each connection that is kept; how many there are.
 const KEPT_RATE: u32 = 20;
@@ -150,12 +150,12 @@ impl Sender {
         let empty = Empty::new();
         let response = match self {
             Self::Http1(sender) => {
-                let request = request.uri("/app/mine").header(header::HOST, format!("{HOST}:{port}"));
+                let request = request.uri("/app/mine").header(header::HOST, format!("{USERS_HOST}:{port}"));
                 sender.ready().await?;
                 sender.send_request(request.body(empty)?).await?
             }
             Self::Http2(sender) => {
-                let request = request.uri(format!("https://{HOST}:{port}/app/mine"));
+                let request = request.uri(format!("https://{USERS_HOST}:{port}/app/mine"));
                 sender.ready().await?;
                 sender.send_request(request.body(empty)?).await?
             }

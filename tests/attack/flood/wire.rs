@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, LocalSet};
 use tokio_rustls::client::TlsStream;
 
-use crate::{HOST, Outcome};
+use crate::{HOST, Outcome, USERS_HOST};
 
 pub type Tls = TlsStream<TcpStream>;
 
@@ -70,21 +70,22 @@ pub async fn connect_plain(port: u16) -> io::Result<TcpStream> {
 
 /// A TLS connection of an attacker.
 async fn connect(port: u16, config: &Arc<ClientConfig>) -> io::Result<Tls> {
-    handshake(connect_plain(port), config).await
+    handshake(connect_plain(port), HOST, config).await
 }
 
 /// A TLS connection of anybody else.
 pub async fn connect_as_usual(port: u16, config: &Arc<ClientConfig>) -> io::Result<Tls> {
-    handshake(TcpStream::connect((Ipv4Addr::LOCALHOST, port)), config).await
+    handshake(TcpStream::connect((Ipv4Addr::LOCALHOST, port)), USERS_HOST, config).await
 }
 
 async fn handshake(
     stream: impl Future<Output = io::Result<TcpStream>>,
+    host: &'static str,
     config: &Arc<ClientConfig>,
 ) -> io::Result<Tls> {
     let handshake = async {
         let stream = stream.await?;
-        let name = ServerName::try_from(HOST).map_err(io::Error::other)?;
+        let name = ServerName::try_from(host).map_err(io::Error::other)?;
         tokio_rustls::TlsConnector::from(config.clone()).connect(name, stream).await
     };
     tokio::time::timeout(PATIENCE, handshake).await.map_err(io::Error::other)?
