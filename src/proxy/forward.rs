@@ -166,7 +166,7 @@ impl Forwarder {
         }
         let held = noted.expect && expects_continue(&fields);
         let body = self.watched(body, terms, Some(self.body_idle_timeout));
-        let (upload, progress) = Upload::new(body, self.mapped.clone(), held);
+        let (upload, progress) = Upload::new(body, request.version(), self.mapped.clone(), held);
         let written = outgoing.insert(Request::new(upload));
         *written.method_mut() = std::mem::take(request.method_mut());
         *written.uri_mut() = uri;
@@ -231,7 +231,7 @@ impl Forwarder {
         let is_grpc = Media::of(&fields).is_grpc();
         // The streams of a call may be silent.
         let body = self.watched(body, terms, (!is_grpc).then_some(self.body_idle_timeout));
-        let (upload, progress) = Upload::new(body, self.mapped.clone(), false);
+        let (upload, progress) = Upload::new(body, request.version(), self.mapped.clone(), false);
         let mut written = Request::new(upload);
         *written.method_mut() = std::mem::take(request.method_mut());
         *written.uri_mut() = absolute(uri, &self.connector, terms.client.authority.clone())?;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::Instant;
 
@@ -23,6 +23,9 @@ pub(super) struct Upload {
     body: Body,
     mapped: Option<Rc<Mapped>>,
     progress: Option<Rc<Progress>>,
+    /// It comes over HTTP/2, where an end that the client did not say is none: hyper takes a stream that is reset with
+    /// NO_ERROR for a body that is over.
+    says_its_end: bool,
 }
 
 /// How far an upload is. Shared between the [`Upload`], which the connection owns, and the exchange that waits.
@@ -47,8 +50,13 @@ enum Fault {
 }
 
 impl Upload {
-    /// Wraps `body`; with `held`, it waits for [`Progress::release`].
-    pub(super) fn new(body: Body, mapped: Rc<Mapped>, held: bool) -> (Self, Option<Rc<Progress>>) {
+    /// Wraps the `body` of a request of this `version`; with `held`, it waits for [`Progress::release`].
+    pub(super) fn new(
+        body: Body,
+        version: Version,
+        mapped: Rc<Mapped>,
+        held: bool,
+    ) -> (Self, Option<Rc<Progress>>) {
         let progress = (!body.is_end_stream()).then(|| {
             Rc::new(Progress {
                 over: Cell::new(false),
@@ -59,7 +67,9 @@ impl Upload {
                 fault: Cell::new(None),
             })
         });
-        (Self { again: VecDeque::new(), body, mapped: Some(mapped), progress: progress.clone() }, progress)
+        let says_its_end = version == Version::HTTP_2;
+        let (again, mapped) = (VecDeque::new(), Some(mapped));
+        (Self { again, body, mapped, progress: progress.clone(), says_its_end }, progress)
     }
 
     /// The same body for another connection, with the bytes that were taken from it before.
@@ -70,7 +80,7 @@ impl Upload {
 
     /// The body of a request without one.
     pub(super) fn empty() -> Self {
-        Self { again: VecDeque::new(), body: Body::Empty, mapped: None, progress: None }
+        Self { again: VecDeque::new(), body: Body::Empty, mapped: None, progress: None, says_its_end: false }
     }
 }
 
@@ -138,7 +148,11 @@ impl http_body::Body for Upload {
             return Poll::Ready(Some(Ok(Frame::data(bytes))));
         }
         loop {
-            let frame = Pin::new(&mut self.body).poll_frame(cx);
+            let mut frame = Pin::new(&mut self.body).poll_frame(cx);
+            if self.says_its_end && matches!(frame, Poll::Ready(None)) && !self.body.is_end_stream() {
+                frame =
+                    Poll::Ready(Some(Err(BodyError::Reset("the stream was reset without an error".into()))));
+            }
             if let Some(progress) = &self.progress {
                 progress.saw(&frame, self.body.is_held());
                 progress.complete.set(is_last(&frame) || self.body.is_end_stream());

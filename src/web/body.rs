@@ -140,6 +140,10 @@ pub struct PeerBody {
     farewell: Farewell,
     /// Made for the first of several pieces: most bodies have one.
     transit: Option<Transit>,
+    /// It is an answer's: what was given before it failed is to reach the client, and with it that there was an answer.
+    is_answer: bool,
+    /// Why it failed, and how many turns whoever writes it still has to send what came before.
+    failed: Option<(BodyError, u8)>,
     over: bool,
 }
 
@@ -157,6 +161,8 @@ impl PeerBody {
 
     fn from_source(incoming: Source, carrier: Option<Box<dyn Carrier>>) -> Self {
         Self {
+            is_answer: carrier.is_some(),
+            failed: None,
             incoming,
             carrier,
             deadline: Deadline::default(),
@@ -188,13 +194,16 @@ impl PeerBody {
         if self.over {
             return Poll::Ready(None);
         }
+        if self.failed.is_some() {
+            return self.poll_failed(cx);
+        }
         if self.deadline.is_cut() && !self.incoming.is_end_stream() {
             return Poll::Ready(self.part());
         }
         if self.transit.as_ref().is_some_and(|transit| transit.must_wait(cx)) {
             return match self.deadline.poll_held(cx) {
                 Poll::Ready(BodyError::SessionEnded) => Poll::Ready(self.part()),
-                Poll::Ready(missed) => Poll::Ready(Some(Err(missed))),
+                Poll::Ready(missed) => self.fail(missed, cx),
                 Poll::Pending => Poll::Pending,
             };
         }
@@ -225,13 +234,36 @@ impl PeerBody {
             Some(Err(error)) => {
                 self.carrier = None;
                 self.finish(End::Cut);
-                Some(Err(error))
+                return self.fail(error, cx);
             }
             None => {
                 self.finish(End::Complete);
                 None
             }
         })
+    }
+
+    /// hyper and h2 drop what they have not sent, the head too, as soon as a body fails: a client that was told nothing
+    /// takes the connection for one that was just closing, and repeats the request. So an answer's failure comes when
+    /// they have had the turns to send what came before.
+    fn fail(
+        &mut self,
+        error: BodyError,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.failed = Some((error, if self.is_answer { TURNS_TO_SEND } else { 0 }));
+        self.poll_failed(cx)
+    }
+
+    fn poll_failed(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.failed {
+            Some((_, turns @ 1..)) => {
+                *turns -= 1;
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            failed => Poll::Ready(failed.take().map(|(error, _)| Err(error))),
+        }
     }
 
     /// The end of a body whose session has ended.
@@ -289,6 +321,9 @@ impl fmt::Debug for PeerBody {
         f.debug_struct("PeerBody").finish_non_exhaustive()
     }
 }
+
+/// One for hyper to send what it has; over HTTP/2 the task of the connection sends, and has to come between.
+const TURNS_TO_SEND: u8 = 2;
 
 /// A body that arrives in another way than by hyper.
 pub trait Stream: http_body::Body<Data = Bytes, Error = BodyError> + Unpin {}

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use h2::Reason;
 use h2::client::ResponseFuture;
-use http::{Request, Response, response};
+use http::{Request, Response, StatusCode, response};
 use http_body::Body as _;
 use tokio::time::Instant;
 
@@ -120,7 +120,9 @@ impl Room {
 
     fn accept(self, answer: Response<h2::RecvStream>, sending: Option<Sending>) -> Result<Answer, Error> {
         let (head, stream) = answer.into_parts();
-        if stream.is_end_stream() {
+        // What may not have a body (RFC 9110 section 6.4.1) is passed on without what came as one.
+        let has_none = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if stream.is_end_stream() || has_none {
             return Ok(Answer { head, body: None });
         }
         let length = stated_length(&head.headers)?;
