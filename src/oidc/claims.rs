@@ -297,6 +297,7 @@ mod tests {
         let claims = map(json!({"sub": "a"}));
         for (name, lacking) in [("sub", false), ("acr", false), ("groups", true)] {
             assert_eq!(lacks_needed(&claims, &needed(name)), lacking, "{name}");
+            assert_eq!(needs_any(&needed(name)), lacking, "{name}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What is kept of a provider, how old it may get, and what is known while it can't be asked.
 
 use super::super::keys;
-use super::super::testing_idp::Idp;
+use super::super::testing_idp::{Idp, stale};
 use super::*;
 use crate::web::testing::Reply;
 
@@ -122,6 +122,25 @@ async fn a_failure_of_the_keys_is_told_until_it_is_another() {
         });
         assert_eq!(of_keys.count(), told, "{status}: {events:?}");
     }
+}
+
+/// Whoever gets an answer knows that the provider answers, and need not knock.
+#[tokio::test]
+async fn every_answer_is_a_sign_of_life() {
+    let idp = Idp::start().await;
+    let provider = idp.provider();
+    let is_known = || {
+        let known = provider.contact.is_fresh();
+        provider.contact.forget();
+        known
+    };
+    assert!(!is_known());
+    provider.freshen().await.unwrap();
+    assert!(is_known());
+    idp.login(&provider).await.unwrap();
+    assert!(is_known());
+    provider.refresh(stale()).await.unwrap();
+    assert!(is_known());
 }
 
 /// Whoever waits for a fetch takes what it brings.

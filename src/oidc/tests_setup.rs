@@ -61,6 +61,7 @@ async fn errors_of_the_token_endpoint_say_what_to_do_and_show_no_secret() {
         (400, "unauthorized_client", "token_endpoint", "grant"),
         (400, "invalid_grant", "invalid_grant", "https://app.example/aporeto/oidc/callback"),
         (429, "slow_down", "token_endpoint", "slow_down"),
+        (400, "client-secret", "token_endpoint", "400"),
     ] {
         let idp = Idp::start().await;
         idp.script(|script| {

@@ -336,6 +336,16 @@ mod tests {
     }
 
     #[test]
+    fn a_look_is_taken_once_for_each_time_that_it_is_asked_for() {
+        let wire = Wire::default();
+        assert!(!wire.is_to_look());
+        for _ in 0..2 {
+            wire.look();
+            assert!(wire.is_to_look() && !wire.is_to_look());
+        }
+    }
+
+    #[test]
     fn lingering_has_one_beginning_and_nothing_else_is_timed_then() {
         let wire = Wire::default();
         wire.write_blocked(true);
