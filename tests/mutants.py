@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Mutates the modules that decide who is let through, and looks whether their tests notice.
 
-    tests/mutants.py [--again] [--apart] [--compare N] [policy] [path] [session] [oidc] [front] [redis]
+    tests/mutants.py [--again] [--apart [N]] [--compare N] [policy] [path] [session] [oidc] [front] [redis]
 
 cargo-mutants says what the mutants are; all of them are compiled at once (tests/schemata.py), and each is switched on
 in turn, before the tests of its group that enter its function: the quick ones first, until one fails. Verdicts are kept
 in target/mutants; `--again` takes only those mutants that nothing noticed so far, or whose function has changed. Those
 that can't be switched, in constants and in functions that return `impl` something, are for cargo-mutants itself, a
-minute or so for each: `--apart` runs them too. `--compare N` has cargo-mutants look at N of the verdicts again.
+minute or so for each: `--apart` runs them too, or N of each group. `--compare N` has cargo-mutants look at N of the verdicts again.
 Why some survivors may stay is in tests/mutants.md. Exit status: 0 if at least LEAST per cent of each group are noticed.
 """
 
@@ -177,10 +177,11 @@ def cargo_mutants(group, mutants, out):
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     parts = [TOOL, "mutants", "--no-config", "--baseline", "skip", "--profile", "mutants", "--timeout", TEST_SECONDS]
-    parts += ["--no-shuffle", "--colors", "never", "--output", out, *filters(group)]
+    # The library alone, also when it is built: binaries, examples and other tests take longer than it does.
+    parts += ["--cargo-arg=--lib", "--no-shuffle", "--colors", "never", "--output", out, *filters(group)]
     for mutant in mutants:
         parts += ["--re", f"^{re.escape(mutant.name)}$"]
-    command = [str(part) for part in [*parts, "--", "--lib", "--", *GROUPS[group][1]]]
+    command = [str(part) for part in [*parts, "--", "--", *GROUPS[group][1]]]
     subprocess.run(command, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, check=False)
     said = {}
     for name, verdict in (("caught", True), ("timeout", True), ("missed", False), ("unviable", None)):
@@ -196,7 +197,6 @@ class Verdicts:
         self.path = path
         kept = json.loads(path.read_text()) if path.exists() else {}
         self.refused, self.noticed = set(kept.get("refused", [])), kept.get("noticed", {})
-        self.lock = threading.Lock()
 
     def save(self):
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -229,15 +229,18 @@ def switch_through(mutants, verdicts, groups, again):
             ]
             for mutant, noticed in zip(due, pool.map(lambda each: judge(program, surveyed, heads, each), due)):
                 verdicts.noticed[mutant.key] = noticed
-            verdicts.save()
+                # At once: a run that is stopped keeps what it has found out.
+                verdicts.save()
             print(f"      {group}: {len(due)} mutants in {time.monotonic() - begun:.0f} s", flush=True)
 
 
-def run_apart(mutants, verdicts, groups, again):
+def run_apart(mutants, verdicts, groups, again, most):
+    """Those of the groups that can't be switched, `most` of each group, or all of them if that is 0."""
     for group in groups:
         due = [mutant for mutant in mutants if mutant.group == group and not mutant.is_switchable()]
         due = [mutant for mutant in due if mutant.key not in verdicts.refused]
         due = [mutant for mutant in due if not (again and verdicts.noticed.get(mutant.key))]
+        due = random.sample(due, min(most, len(due))) if most else due
         said = cargo_mutants(group, due, OUT / "apart" / group) if due else {}
         for mutant in due:
             verdict = said[mutant.name]
@@ -290,7 +293,7 @@ def report(mutants, verdicts, groups):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--again", action="store_true")
-    parser.add_argument("--apart", action="store_true")
+    parser.add_argument("--apart", metavar="N", type=int, nargs="?", const=0)
     parser.add_argument("--compare", metavar="N", type=int)
     parser.add_argument("groups", nargs="*", metavar="group", help=f"of {', '.join(GROUPS)}; all by default")
     options = parser.parse_args()
@@ -302,8 +305,8 @@ def main():
     if options.compare:
         return 0 if compare(mutants, verdicts, groups, options.compare) else 1
     switch_through(mutants, verdicts, groups, options.again)
-    if options.apart:
-        run_apart(mutants, verdicts, groups, options.again)
+    if options.apart is not None:
+        run_apart(mutants, verdicts, groups, options.again, options.apart)
     return 0 if report(mutants, verdicts, groups) else 1
 
 

@@ -140,6 +140,15 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_from_before_a_success_says_nothing() {
+        let (breaker, now) = (Breaker::default(), Instant::now());
+        let (one, late) = (breaker.admit(now).unwrap(), breaker.admit(now).unwrap());
+        one.succeeded();
+        late.failed("down".to_owned(), now);
+        assert!(breaker.admit(now).is_ok());
+    }
+
+    #[test]
     fn only_one_probes() {
         let (breaker, begin) = (Breaker::default(), Instant::now());
         assert!(try_and_fail(&breaker, begin));

@@ -168,6 +168,12 @@ mod tests {
                 json!({"email": "b@x", "email_verified": false}),
                 json!({"email_verified": false, "email": "b@x"}),
             ),
+            // Whom the token calls unverified stays so: without a flag they would count as verified.
+            (
+                json!({"email_verified": false}),
+                json!({"email": "b@x"}),
+                json!({"email_verified": false, "email": "b@x"}),
+            ),
             (
                 json!({"email": "a@x", "email_verified": false}),
                 json!({"email": "a@x", "email_verified": true}),
@@ -232,6 +238,32 @@ mod tests {
                 json!({"email": "a@x", "email_verified": false}),
                 "email email_verified",
             ),
+            // Where there was none, or an unsigned one, a flag without its address is about the one that we know.
+            (
+                json!({"email": "a@x"}),
+                "",
+                "email email_verified",
+                json!({"email_verified": true}),
+                json!({"email": "a@x", "email_verified": true}),
+                "email_verified",
+            ),
+            (
+                json!({"email": "a@x", "email_verified": true}),
+                "email_verified",
+                "email email_verified",
+                json!({"email_verified": false}),
+                json!({"email": "a@x", "email_verified": false}),
+                "email_verified",
+            ),
+            // An address that comes with its flag brings it along, also in place of a signed one.
+            (
+                json!({"email": "a@x", "email_verified": true}),
+                "",
+                "email email_verified",
+                json!({"email": "b@x", "email_verified": false}),
+                json!({"email": "b@x", "email_verified": false}),
+                "email email_verified",
+            ),
         ];
         let set = |names: &str| names.split_whitespace().map(str::to_owned).collect::<BTreeSet<_>>();
         for (old, from, needed, user_info, renewed, from_then) in rows {
@@ -265,6 +297,7 @@ mod tests {
         let claims = map(json!({"sub": "a"}));
         for (name, lacking) in [("sub", false), ("acr", false), ("groups", true)] {
             assert_eq!(lacks_needed(&claims, &needed(name)), lacking, "{name}");
+            assert_eq!(needs_any(&needed(name)), lacking, "{name}");
         }
     }
 }

@@ -182,6 +182,7 @@ mod tests {
             ("http://localhost:9000", true),
             ("idp.example", false),
             ("file:///etc/passwd", false),
+            ("ftp://idp.example", false),
             ("https://idp.example/?a=b", false),
             ("https://idp.example/#x", false),
             ("https://idp.example/.well-known/openid-configuration", false),

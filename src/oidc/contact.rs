@@ -33,6 +33,12 @@ impl Contact {
         *self.reached.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
+    /// As if it had never answered anything.
+    #[cfg(test)]
+    pub(super) fn forget(&self) {
+        *self.reached.lock().unwrap() = None;
+    }
+
     /// Whether it has answered lately.
     pub fn is_fresh(&self) -> bool {
         let reached = *self.reached.lock().unwrap_or_else(PoisonError::into_inner);

@@ -48,6 +48,18 @@ impl Finder {
         self.found.load().as_ref().map(|found| Arc::clone(&found.metadata))
     }
 
+    /// As if everything here had happened earlier.
+    #[cfg(test)]
+    pub(super) fn age_by(&self, time: Duration) {
+        if let Some(found) = self.found.load_full() {
+            let at = found.at.checked_sub(time).unwrap();
+            self.found.store(Some(Arc::new(Found { metadata: Arc::clone(&found.metadata), at })));
+        }
+        if let Some(last) = self.attempt.try_lock().unwrap().as_mut() {
+            last.ended = last.ended.checked_sub(time).unwrap();
+        }
+    }
+
     /// How old the metadata is.
     pub fn age(&self) -> Option<Duration> {
         self.found.load().as_ref().map(|found| found.at.elapsed())

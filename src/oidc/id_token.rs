@@ -253,6 +253,8 @@ mod tests {
             ("RP-07", "exp", Some(json!(NOW as f64 + 300.5)), true),
             ("RP-07", "exp", Some(json!(1.5e10)), true),
             ("RP-08", "nbf", Some(json!(NOW + 30)), true),
+            ("RP-08", "nbf", Some(json!(NOW + SKEW)), true),
+            ("RP-08", "nbf", Some(json!(NOW + SKEW + 1)), false),
             ("RP-08", "nbf", Some(json!(NOW + 600)), false),
             ("RP-08", "nbf", Some(json!("soon")), false),
             ("RP-17", "nonce", Some(json!("another")), false),
@@ -261,6 +263,8 @@ mod tests {
             ("RP-17", "nonce", Some(json!(["n-0S6_WzA2Mj"])), false),
             ("auth_time", "auth_time", Some(json!(0)), true),
             ("auth_time", "auth_time", Some(json!(NOW as f64 - 0.5)), true),
+            ("auth_time", "auth_time", Some(json!(NOW + SKEW)), true),
+            ("auth_time", "auth_time", Some(json!(NOW + SKEW + 1)), false),
             ("auth_time", "auth_time", Some(json!(NOW + 3600)), false),
             ("auth_time", "auth_time", Some(json!("yesterday")), false),
         ];

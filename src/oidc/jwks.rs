@@ -228,6 +228,16 @@ mod tests {
             ("rsa 2040", rsa_jwk(2040), false),
             ("rsa 16384", rsa_jwk(16384), false),
             ("rsa leading zero", with(rsa_jwk(2048), "n", json!(b64(&padded))), true),
+            (
+                "rsa 2047",
+                with(rsa_jwk(2048), "n", json!(b64(&[&[0x40], &modulus(2040)[..]].concat()))),
+                false,
+            ),
+            (
+                "rsa 8193",
+                with(rsa_jwk(2048), "n", json!(b64(&[&[0x01], &modulus(8192)[..]].concat()))),
+                false,
+            ),
             ("rsa empty", with(rsa_jwk(2048), "n", json!("")), false),
             ("rsa exponent 1", with(rsa_jwk(2048), "e", json!("AQ")), false),
             ("rsa exponent even", with(rsa_jwk(2048), "e", json!("BA")), false),

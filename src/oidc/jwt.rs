@@ -342,5 +342,17 @@ mod tests {
         assert!(verify(&key.sign_text(&format!("{header}.e30")), key).is_err());
         let large = "x".repeat(MAX_TOKEN_BYTES + 1);
         assert_eq!(verify(&large, key).unwrap_err(), Refusal::TokenTooLarge { max: MAX_TOKEN_BYTES });
+        assert!(matches!(verify(&large[1..], key), Err(Refusal::Malformed(_))));
+    }
+
+    #[test]
+    fn the_part_that_can_t_be_read_is_named() {
+        let key = TestKey::es256();
+        let header = token_of(&key.header());
+        for (signed, named) in [("x.e30".to_owned(), "its header"), (format!("{header}.x"), "its payload")] {
+            let outcome = verify(&key.sign_text(&signed), key);
+            let Err(Refusal::Malformed(what)) = outcome else { panic!("{signed}: {outcome:?}") };
+            assert!(what.starts_with(named), "{what}");
+        }
     }
 }

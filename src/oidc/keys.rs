@@ -114,6 +114,18 @@ impl KeyCache {
         }
     }
 
+    /// As if everything here had happened earlier.
+    #[cfg(test)]
+    pub(super) fn age_by(&self, time: Duration) {
+        if let Some(current) = self.current.swap(None) {
+            let Fetched { keys, at } = Arc::into_inner(current).unwrap();
+            self.current.store(Some(Arc::new(Fetched { keys, at: at.checked_sub(time).unwrap() })));
+        }
+        if let Some((at, _)) = self.fetching.try_lock().unwrap().failure.as_mut() {
+            *at = at.checked_sub(time).unwrap();
+        }
+    }
+
     /// How old the keys are; none if there are none.
     pub fn age(&self) -> Option<Duration> {
         self.current.load().as_ref().map(|current| current.at.elapsed())

@@ -155,7 +155,8 @@ mod tests {
 
     #[test]
     fn callbacks() {
-        let long = format!("state=s&code={}", "c".repeat(MAX_CODE_BYTES + 1));
+        let longest = format!("state=s&code={}", "c".repeat(MAX_CODE_BYTES));
+        let long = format!("{longest}c");
         let many = (0..=MAX_PARAMETERS).map(|i| format!("p{i}=")).collect::<Vec<_>>().join("&");
         let rows = [
             ("state=s&code=c", None),
@@ -172,6 +173,7 @@ mod tests {
             ("state=s&code=c&c%6Fde=d", Some(CallbackError::Repeated)),
             ("state=s&code=c&iss=a&iss=b", Some(CallbackError::Repeated)),
             ("state=s&code=c&x=1&x=1", Some(CallbackError::Repeated)),
+            (&longest, None),
             (&long, Some(CallbackError::TooLong)),
             (&many, Some(CallbackError::TooMany)),
         ];

@@ -148,6 +148,12 @@ impl Provider {
         self.finder.problem().map(|problem| Error::from((*problem).clone()))
     }
 
+    /// So that the next login asks the provider again, whatever came of the last attempt.
+    #[cfg(test)]
+    pub(super) fn forget_attempt(&self) {
+        self.finder.age_by(super::finder::AFTER_FAILURE);
+    }
+
     /// The issuer, as configured.
     pub fn issuer(&self) -> &str {
         &self.config.issuer
@@ -384,18 +390,5 @@ fn jittered(pause: Duration) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_double_up_to_a_bound_and_differ_a_little() {
-        for (failures, seconds) in [(1, 1), (2, 2), (3, 4), (5, 16), (6, 30), (1000, 30)] {
-            let whole = Duration::from_secs(seconds);
-            for pause in (0..50).map(|_| backoff(failures)) {
-                assert!((whole.mul_f64(0.75)..=whole).contains(&pause), "{failures}: {pause:?}");
-            }
-        }
-        let pauses: std::collections::BTreeSet<_> = (0..50).map(|_| jittered(REFRESH_EVERY)).collect();
-        assert!(pauses.len() > 10, "replicas must not ask in step");
-    }
-}
+#[path = "provider_tests.rs"]
+mod tests;

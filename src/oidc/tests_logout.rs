@@ -217,9 +217,22 @@ async fn what_cannot_be_judged_is_not_refused() {
         let provider = idp.provider();
         let key = TestKey::es256();
         let outcome = provider.verify_logout_token(&key.sign(&key.header(), &claims(&idp))).await;
-        assert!(matches!(outcome, Err(LogoutTokenError::Unavailable(_))), "{path}: {outcome:?}");
+        let error = outcome.unwrap_err();
+        assert!(matches!(error, LogoutTokenError::Unavailable(_)), "{path}: {error:?}");
+        assert_eq!(error.code(), if path == "/jwks" { "jwks" } else { "unreachable" });
         // Nor is what is no token at all taken for one.
         assert!(provider.verify_logout_token("garbage").await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn logout_tokens_have_a_bound_of_their_own() {
+    let idp = Idp::start().await;
+    let provider = idp.provider();
+    for (bytes, is_too_large) in [(MAX_LOGOUT_TOKEN_BYTES, false), (MAX_LOGOUT_TOKEN_BYTES + 1, true)] {
+        let error = provider.verify_logout_token(&"x".repeat(bytes)).await.unwrap_err();
+        let refused_so = matches!(error, LogoutTokenError::Refused(Refusal::TokenTooLarge { .. }));
+        assert_eq!((refused_so, error.code()), (is_too_large, "malformed"), "{bytes} bytes");
     }
 }
 

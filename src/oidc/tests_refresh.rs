@@ -21,14 +21,14 @@ type Change = fn(&mut Script);
 
 fn ended(outcome: &Result<Refreshed, RefreshError>) -> Option<&'static str> {
     match outcome {
-        Err(RefreshError::Ended(refusal)) => Some(refusal.code()),
+        Err(error @ RefreshError::Ended(_)) => Some(error.code()),
         _ => None,
     }
 }
 
 fn unavailable(outcome: &Result<Refreshed, RefreshError>) -> Option<&'static str> {
     match outcome {
-        Err(RefreshError::Unavailable(error)) => Some(error.code()),
+        Err(error @ RefreshError::Unavailable(_)) => Some(error.code()),
         _ => None,
     }
 }

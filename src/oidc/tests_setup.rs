@@ -1,6 +1,6 @@
 //! Credentials, mistakes of the configuration, and the connection test.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,10 +9,10 @@ use tokio::runtime::Handle;
 
 use crate::clock::Clock;
 use crate::secret::{Secret, Source};
-use crate::web::testing::Reply;
+use crate::web::testing::{Reply, Server, TestAuthority};
 
 use super::testing::{TestKey, config};
-use super::testing_idp::{CODE, Idp, NOW, Script};
+use super::testing_idp::{CODE, Idp, NOW, Script, asking};
 use super::*;
 
 #[tokio::test]
@@ -61,6 +61,7 @@ async fn errors_of_the_token_endpoint_say_what_to_do_and_show_no_secret() {
         (400, "unauthorized_client", "token_endpoint", "grant"),
         (400, "invalid_grant", "invalid_grant", "https://app.example/aporeto/oidc/callback"),
         (429, "slow_down", "token_endpoint", "slow_down"),
+        (400, "client-secret", "token_endpoint", "400"),
     ] {
         let idp = Idp::start().await;
         idp.script(|script| {
@@ -103,6 +104,44 @@ async fn a_changed_secret_file_is_used_from_the_next_login() {
     provider.reload_files();
     assert!(matches!(heard.lock().unwrap()[1], Event::ReloadFailed { .. }));
     idp.login(&provider).await.unwrap();
+}
+
+/// The authority of a provider is a file that may change, and only who has its signature is the provider.
+#[tokio::test]
+async fn a_certificate_authority_from_a_file_is_who_vouches() {
+    let (ours, other) = (TestAuthority::new(), TestAuthority::new());
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ca.pem");
+    std::fs::write(&path, other.pem()).unwrap();
+    let server = Server::tls(ours.server(&["localhost"], |_| ()), |_| Reply::status(404)).await;
+    let issuer = server.url("").replace("http://127.0.0.1", "https://localhost");
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&heard);
+    let events: Events = Arc::new(move |event| log.lock().unwrap().push(event));
+    let config = Config { certificate_authority: Some(Source::File(path.clone())), ..config(&issuer) };
+    let provider = Provider::new(config, Clock::system(), Handle::current(), events).unwrap();
+    assert_eq!(provider.watched_files(), std::slice::from_ref(&path));
+    let asked = async || {
+        provider.begin(asking("s")).await.unwrap_err();
+        let reason = provider.last_problem().unwrap();
+        provider.forget_attempt();
+        reason
+    };
+    assert!(asked().await.contains("authority that is not trusted"));
+    assert!(server.asked().is_empty());
+
+    heard.lock().unwrap().clear();
+    provider.reload_files();
+    assert!(heard.lock().unwrap().is_empty(), "it is what it was");
+    std::fs::write(&path, ours.pem()).unwrap();
+    provider.reload_files();
+    assert_eq!(heard.lock().unwrap().pop(), Some(Event::Reloaded { path: path.clone() }));
+    assert!(asked().await.contains("404"));
+
+    std::fs::write(&path, "no certificate").unwrap();
+    provider.reload_files();
+    assert!(matches!(heard.lock().unwrap().pop(), Some(Event::ReloadFailed { .. })));
+    assert!(asked().await.contains("404"), "the one before is still in use");
 }
 
 #[tokio::test]

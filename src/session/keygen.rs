@@ -155,10 +155,13 @@ mod tests {
         let link = directory.path().join("link");
         std::os::unix::fs::symlink("keys", &link).unwrap();
 
-        let new = add_key(&link, KeyPlace::First, NOW).unwrap();
-        let last = add_key(&path, KeyPlace::Last, NOW).unwrap();
+        let add = |path: &Path, place| {
+            let id = add_key(path, place, NOW).unwrap();
+            assert_eq!(fs::metadata(path).unwrap().mode() & 0o777, 0o640);
+            id
+        };
+        let (new, last) = (add(&link, KeyPlace::First), add(&path, KeyPlace::Last));
         assert_eq!(ids(&path), [new, first, last]);
-        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.contains("# of the team\n\n") && text.contains("# the end\n# made"), "{text}");

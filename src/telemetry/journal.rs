@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::log::{Lines, Log};
-use super::record::{AccessRecord, Stamp};
+use super::record::AccessRecord;
+use super::written::Stamp;
 
 /// Takes the records of one worker.
 #[derive(Debug)]

@@ -5,14 +5,17 @@
 //! is ever handed to it.
 
 pub mod admin;
+mod event;
 mod journal;
 mod log;
 mod metrics;
 mod record;
 mod request_id;
+mod written;
 
+pub use event::{Event, Level};
 pub use journal::Journal;
 pub use log::{Format, Log, LogWriter};
 pub use metrics::{LoginResult, Metrics, RefreshResult, RequestCounters};
-pub use record::{AccessRecord, Action, DropReason, Event, Grounds, Level, ReadyGrounds, RuleName};
+pub use record::{AccessRecord, Action, DropReason, Grounds, ReadyGrounds, RuleName};
 pub use request_id::{RequestId, RequestIds};

@@ -1,15 +1,14 @@
-//! The two kinds of log line: the record of a request, and the event.
+//! The record of a request: one line when it ends, as JSON or for a terminal.
+//!
+//! Owns its fields, their names and their order, and the words for what became of a request and why.
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use serde::Serialize;
-use time::OffsetDateTime;
-use time::macros::format_description;
-
 use super::RequestId;
+use super::written::{Stamp, escape};
 use crate::digits::{push_address, push_number, push_three_digits};
 
 /// What became of a request.
@@ -241,178 +240,6 @@ impl AccessRecord<'_> {
     }
 }
 
-/// How much an event matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// Something normal happened.
-    Info,
-    /// Something works less well than it should.
-    Warning,
-    /// Something does not work.
-    Error,
-}
-
-/// Something that happened beside requests: a login, a key rotation, a reload.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Event {
-    /// When.
-    #[serde(serialize_with = "rfc3339")]
-    pub time: SystemTime,
-    /// What, in kebab case: `login`, `login-failed`, `logout`, `key-rotation`, `discovery`, ...
-    pub event: &'static str,
-    /// How much it matters.
-    pub level: Level,
-    /// Service it belongs to.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub service: Option<Arc<str>>,
-    /// Request during which it happened.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub request_id: Option<RequestId>,
-    /// `sub` of the user.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub subject: Option<Arc<str>>,
-    /// Id of the session it concerns: what `POST /sessions/end` takes. No credential.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub session: Option<Arc<str>>,
-    /// Whose fault, for failures: `browser`, `provider`, `upstream`, `configuration`, `portcullis`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub blame: Option<&'static str>,
-    /// What happened, in words that tell the reader what to do.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub message: Option<String>,
-}
-
-impl Event {
-    /// An event that happens now.
-    pub fn new(event: &'static str, level: Level) -> Self {
-        Self {
-            time: SystemTime::now(),
-            event,
-            level,
-            service: None,
-            request_id: None,
-            subject: None,
-            session: None,
-            blame: None,
-            message: None,
-        }
-    }
-
-    /// With the service it belongs to.
-    pub fn service(mut self, service: &Arc<str>) -> Self {
-        self.service = Some(service.clone());
-        self
-    }
-
-    /// With the request during which it happened.
-    pub fn request(mut self, id: RequestId) -> Self {
-        self.request_id = Some(id);
-        self
-    }
-
-    /// With the user it concerns.
-    pub fn subject(mut self, subject: &str) -> Self {
-        self.subject = Some(subject.into());
-        self
-    }
-
-    /// With the session it concerns.
-    pub fn session(mut self, id: &dyn fmt::Display) -> Self {
-        self.session = Some(id.to_string().into());
-        self
-    }
-
-    /// With whose fault it is.
-    pub fn blame(mut self, blame: &'static str) -> Self {
-        self.blame = Some(blame);
-        self
-    }
-
-    /// With a text.
-    pub fn message(mut self, message: impl Into<String>) -> Self {
-        self.message = Some(message.into());
-        self
-    }
-
-    /// The event as one line for a terminal. Control characters are escaped.
-    pub fn write_text(&self, line: &mut String) {
-        let level = match self.level {
-            Level::Info => "info",
-            Level::Warning => "WARNING",
-            Level::Error => "ERROR",
-        };
-        let _ = write!(line, "{} {level} {}", Time(self.time), self.event);
-        if let Some(service) = &self.service {
-            line.push_str(" service=");
-            escape(line, service);
-        }
-        if let Some(subject) = &self.subject {
-            line.push_str(" sub=");
-            escape(line, subject);
-        }
-        if let Some(session) = &self.session {
-            line.push_str(" session=");
-            escape(line, session);
-        }
-        if let Some(blame) = self.blame {
-            let _ = write!(line, " blame={blame}");
-        }
-        if let Some(message) = &self.message {
-            line.push_str(": ");
-            escape(line, message);
-        }
-        if let Some(id) = &self.request_id {
-            let _ = write!(line, " id={id}");
-        }
-    }
-}
-
-/// Writes times as RFC 3339 in UTC with milliseconds, and remembers the second that it wrote last: requests
-/// come many in a second, and a calendar is slow.
-#[derive(Debug, Default)]
-pub struct Stamp {
-    second: u64,
-    /// Up to the seconds, such as `2026-11-22T02:08:08`; empty before the first time.
-    text: String,
-}
-
-impl Stamp {
-    /// Appends `time` to `line`.
-    pub fn write(&mut self, time: SystemTime, line: &mut String) {
-        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        if since.as_secs() != self.second || self.text.is_empty() {
-            self.second = since.as_secs();
-            self.text = Time(time).to_string();
-            self.text.truncate(SECONDS_LENGTH);
-        }
-        line.push_str(&self.text);
-        line.push('.');
-        push_three_digits(line, since.subsec_millis().into());
-        line.push('Z');
-    }
-}
-
-/// Bytes of a time up to the seconds.
-const SECONDS_LENGTH: usize = "2026-11-22T02:08:08".len();
-
-/// Shows a time as RFC 3339 in UTC with milliseconds.
-struct Time(SystemTime);
-
-impl fmt::Display for Time {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let format =
-            format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
-        let text = OffsetDateTime::from(self.0).format(format).map_err(|_| fmt::Error)?;
-        f.write_str(&text)
-    }
-}
-
-fn rfc3339<S: serde::Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&Time(*time))
-}
-
 fn write_grounds(line: &mut String, rule: Option<&RuleName>, subject: Option<&str>, tags: Option<&[String]>) {
     if let Some(RuleName { spec, uri, method }) = rule {
         line.push_str(",\"rule\":{\"spec\":");
@@ -455,17 +282,6 @@ fn json_string(line: &mut String, value: &str) {
     } else {
         // A string always serialises.
         line.push_str(&serde_json::to_string(value).unwrap_or_else(|_| "\"\"".to_owned()));
-    }
-}
-
-/// Appends `text` with everything escaped that could move a terminal's cursor or forge a line.
-fn escape(line: &mut String, text: &str) {
-    for character in text.chars() {
-        match character {
-            ' '..='~' => line.push(character),
-            other if other.is_alphanumeric() => line.push(other),
-            other => line.extend(other.escape_default()),
-        }
     }
 }
 
@@ -523,20 +339,5 @@ mod tests {
             "subject": "al\u{ef}ce", "tags": ["group=\"a\"", "b=c"], "detail": "why",
         });
         assert_eq!(json, expected);
-    }
-
-    #[test]
-    fn a_stamp_follows_the_clock() {
-        let mut stamp = Stamp::default();
-        for (millis, expected) in [
-            (0, "1970-01-01T00:00:00.000Z"),
-            (7, "1970-01-01T00:00:00.007Z"),
-            (59_999, "1970-01-01T00:00:59.999Z"),
-            (1_000, "1970-01-01T00:00:01.000Z"),
-        ] {
-            let mut line = String::new();
-            stamp.write(SystemTime::UNIX_EPOCH + Duration::from_millis(millis), &mut line);
-            assert_eq!(line, expected);
-        }
     }
 }

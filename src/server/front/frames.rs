@@ -209,6 +209,11 @@ mod tests {
             assert!(!watch.advance(&frame(kind, flags, payload).repeat(10), later).abusive, "kind {kind}");
             assert!(watch.advance(&frame(kind, flags, payload), later).abusive, "kind {kind}");
         }
+        // Each pause between two of them counts, however short.
+        let (mut watch, now) = after_preface();
+        let mut twice = (0..4 * BURST).map(|frames| now + REFILL_EVERY * frames / 2);
+        let abused = twice.position(|now| watch.advance(&frame(3, 0, b"0000"), now).abusive);
+        assert_eq!(abused, Some(2 * BURST as usize - 1), "half of them are paid for");
         let (mut watch, now) = after_preface();
         let download = [frame(WINDOW_UPDATE, 0, b"0000"), frame(6, 0, b"00000000")].concat().repeat(10_000);
         assert!(!watch.advance(&download, now).abusive, "pings along with data that flows");

@@ -453,9 +453,69 @@ fn smaller_bounds_are_exact() {
     assert_eq!((method(32), method(33)), (None, Some(V::MethodTooLong)));
     let name = |length: usize| refusal(with(&format!("{}: y\r\n", "x".repeat(length))).as_bytes());
     assert_eq!((name(1024), name(1025)), (None, Some(V::Field)));
-    let trailers = |count: usize| {
-        let body = format!("0\r\n{}\r\n", "X: y\r\n".repeat(count));
-        refusal((with("Transfer-Encoding: chunked\r\n") + &body).as_bytes())
-    };
+    let chunked = |body: String| refusal((with("Transfer-Encoding: chunked\r\n") + &body).as_bytes());
+    let trailers = |count: usize| chunked(format!("0\r\n{}\r\n", "X: y\r\n".repeat(count)));
     assert_eq!((trailers(32), trailers(33)), (None, Some(V::TrailersTooLarge)));
+    // The lines and their ends, that of the last and empty one included.
+    let trailer = |bytes: usize| {
+        let without = "X: \r\n\r\n".len();
+        chunked(format!("0\r\nX: {}\r\n\r\n", "y".repeat(bytes - without)))
+    };
+    assert_eq!((trailer(8192), trailer(8193)), (None, Some(V::TrailersTooLarge)));
+    // From the semicolon on, in one chunk or in several.
+    let extensions = |bytes: usize| {
+        let first = format!("1;{}\r\nG\r\n", "x".repeat(bytes - ";".len() - ";a".len()));
+        chunked(first + "1;a\r\nG\r\n0\r\n\r\n")
+    };
+    assert_eq!((extensions(4096), extensions(4097)), (None, Some(V::ChunkExtension)));
+}
+
+/// What is said of a head of which so much has come, and no end of it.
+fn so_far(bytes: &str, bounds: Bounds) -> Then {
+    Framing::new(bounds).advance(bytes.as_bytes()).then
+}
+
+/// A request line without an end is refused as soon as it is longer than any that could be taken.
+#[test]
+fn a_request_line_is_bounded_before_it_has_ended() {
+    let longest = "M".repeat(32).len() + BOUNDS.target_bytes + " HTTP/1.1 ".len();
+    let line = |bytes: usize| format!("GET /{}", "x".repeat(bytes - "GET /".len()));
+    assert_eq!(so_far(&line(longest), BOUNDS), Then::Hold);
+    assert_eq!(so_far(&line(longest + 1), BOUNDS), Then::RefuseHead(V::TargetTooLong));
+    let after_an_empty_line = |bytes: usize| format!("\r\n{}", line(bytes));
+    assert_eq!(so_far(&after_an_empty_line(longest), BOUNDS), Then::Hold);
+    assert_eq!(so_far(&after_an_empty_line(longest + 1), BOUNDS), Then::RefuseHead(V::TargetTooLong));
+    // Where the head has no more room than its first line, it is the head that is too large.
+    let small = Bounds { head_bytes: longest, ..BOUNDS };
+    assert_eq!(so_far(&line(longest), small), Then::Hold);
+    assert_eq!(so_far(&line(longest + 1), small), Then::RefuseHead(V::HeadTooLarge));
+    let smaller = Bounds { head_bytes: longest + 1, ..BOUNDS };
+    assert_eq!(so_far(&line(longest + 1), smaller), Then::RefuseHead(V::TargetTooLong));
+}
+
+#[test]
+fn a_head_is_bounded_before_it_has_ended() {
+    let head = |bytes: usize| {
+        let without = with("X: ").len() - "\r\n".len();
+        with(&format!("X: {}", "x".repeat(bytes - without))).trim_end().to_owned()
+    };
+    assert_eq!(head(4096).len(), 4096);
+    assert_eq!(so_far(&head(4096), BOUNDS), Then::Hold);
+    assert_eq!(so_far(&head(4097), BOUNDS), Then::RefuseHead(V::HeadTooLarge));
+}
+
+/// Path and query have alphabets of their own, and the first `?` is where the query begins.
+#[test]
+fn a_target_is_judged_by_the_part_that_a_byte_is_in() {
+    for (target, violation) in [
+        ("/a\"b", None),
+        ("/a`b", Some(V::Target)),
+        ("/a?`b", None),
+        ("/a?b?`c", None),
+        ("/a?\"b", Some(V::Target)),
+        ("/a\"b?`c", None),
+    ] {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(refusal(request.as_bytes()), violation, "{target}");
+    }
 }

@@ -209,6 +209,11 @@ mod tests {
         interim.begin(2, true);
         let long = "a".repeat(MOST_BYTES / 4);
         assert_eq!((0..10).filter(|_| push(&interim, &long)).count(), 3);
+        for (call, bytes, taken) in [(3, MOST_BYTES, true), (4, MOST_BYTES + 1, false)] {
+            interim.begin(call, true);
+            let without = "HTTP/1.1 103 Early Hints\r\nlink: \r\n\r\n".len();
+            assert_eq!(push(&interim, &"a".repeat(bytes - without)), taken, "{bytes} bytes");
+        }
     }
 
     /// What goes out if these things happen. `|` stands for bytes of hyper, anything else is pushed.
@@ -253,6 +258,8 @@ mod tests {
             // The answer before is still with hyper: after it.
             (&["call 1", "flush", "answer", "|", "call 2", "a", "|", "|", "flush", "answer", "|"], "|||a|"),
             (&["call 1", "flush", "call 2", "a", "|", "flush", "answer", "|"], "|a|"),
+            // In the middle of what hyper writes there is none.
+            (&["call 1", "flush", "|", "a", "|", "flush", "answer", "|"], "||a|"),
             // There was no place before the answer.
             (&["call 1", "a", "answer", "|", "flush"], "|"),
             (&["call 1", "flush", "call 2", "a", "answer", "|", "flush"], "|"),

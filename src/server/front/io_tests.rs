@@ -217,6 +217,117 @@ fn a_stalled_write_is_noticed_and_so_is_its_end() {
     });
 }
 
+/// A front without hyper, whose reader and writer is the test.
+fn alone(room: usize) -> (DuplexStream, Front<DuplexStream>, Arc<Wire>) {
+    let (client, server) = tokio::io::duplex(room);
+    let wire = Arc::new(Wire::default());
+    (client, Front::http1(server, wire.clone(), Arc::default(), BOUNDS), wire)
+}
+
+/// What there is to read now; `None`: nothing yet.
+fn read_now(front: &mut Front<DuplexStream>) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; 4096];
+    let read = front.read(&mut bytes).now_or_never()?.unwrap();
+    bytes.truncate(read);
+    Some(bytes)
+}
+
+#[test]
+fn a_connection_is_between_requests_only_where_a_head_may_begin() {
+    const WHOLE: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    const BODY: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n";
+    for (bytes, between) in [
+        (WHOLE.to_owned(), true),
+        (format!("{WHOLE}G"), false),
+        (BODY.to_owned(), false),
+        (format!("{BODY}x"), false),
+        (format!("{BODY}xy"), true),
+    ] {
+        run(async {
+            let (mut client, mut front, wire) = alone(4096);
+            client.write_all(bytes.as_bytes()).await.unwrap();
+            while read_now(&mut front).is_some() {}
+            assert_eq!(wire.signals().between_requests, between, "{bytes:?}");
+            front.shutdown().now_or_never();
+            assert!(read_now(&mut front).is_none());
+            assert!(!wire.signals().between_requests, "no request comes any more: {bytes:?}");
+        });
+    }
+}
+
+#[test]
+fn of_what_may_be_a_tunnel_s_only_so_much_is_read_before_the_answer() {
+    run(async {
+        let (mut client, mut front, wire) = alone(4096);
+        let head = b"GET /up HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: foo\r\n\r\n";
+        client.write_all(head).await.unwrap();
+        assert_eq!(read_now(&mut front).unwrap(), head);
+        let mut sent = 0;
+        while let Some(Ok(more)) = client.write(&[b'x'; 4096]).now_or_never() {
+            sent += more;
+            assert!(sent <= MAX_EARLY_BYTES + 4096, "more than is held and one buffer");
+            assert_eq!(read_now(&mut front), None);
+        }
+        assert!(sent >= MAX_EARLY_BYTES);
+        wire.answered(1, true);
+        let mut received = 0;
+        while let Some(bytes) = read_now(&mut front) {
+            assert!(bytes.iter().all(|&byte| byte == b'x'));
+            received += bytes.len();
+        }
+        assert_eq!(received, sent);
+    });
+}
+
+#[test]
+fn what_nobody_reads_is_thrown_away_until_the_client_has_ended() {
+    run(async {
+        let (mut client, server) = tokio::io::duplex(4096);
+        let wire = Arc::new(Wire::default());
+        let mut front = Front::refused(server, wire.clone(), V::Field);
+        assert!(wire.signals().lingering_since.is_none());
+        let closing = tokio::task::spawn_local(async move { front.shutdown().await.map(|()| front) });
+        settle().await;
+        assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0, "our side is shut");
+        client.write_all(&vec![b'x'; 100 * 1024]).await.unwrap();
+        settle().await;
+        assert!(!closing.is_finished() && wire.signals().lingering_since.is_some());
+        client.shutdown().await.unwrap();
+        settle().await;
+        assert!(closing.is_finished());
+    });
+}
+
+#[test]
+fn what_nobody_reads_is_thrown_away_up_to_a_bound() {
+    run(async {
+        let (mut client, mut front, _) = alone(4096);
+        let endless = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n";
+        client.write_all(endless).await.unwrap();
+        assert_eq!(read_now(&mut front).unwrap(), endless);
+        let closing = tokio::task::spawn_local(async move { front.shutdown().await.map(|()| front) });
+        let mut sent = 0;
+        while !closing.is_finished() {
+            client.write_all(&[b'x'; 1024]).await.unwrap();
+            sent += 1024;
+            settle().await;
+        }
+        assert_eq!(sent, MAX_DISCARDED_BYTES + 1024);
+    });
+}
+
+/// After whole requests nothing is waited for.
+#[test]
+fn nothing_is_thrown_away_after_the_last_request() {
+    run(async {
+        let (mut client, mut front, wire) = alone(4096);
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        while read_now(&mut front).is_some() {}
+        assert!(front.shutdown().now_or_never().is_some_and(|shut| shut.is_ok()));
+        assert!(wire.signals().lingering_since.is_none());
+    });
+}
+
 /// Valid streams, to be damaged.
 fn streams() -> impl Strategy<Value = Vec<u8>> {
     let requests = prop::sample::select(vec![

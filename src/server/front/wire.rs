@@ -316,6 +316,48 @@ mod tests {
     }
 
     #[test]
+    fn what_is_watched_is_not_quiet() {
+        type Begin = fn(&Wire);
+        let begins: [Begin; 3] =
+            [|wire| wire.progress(0, false, true), |wire| wire.write_blocked(true), Wire::lingers];
+        assert!(Wire::default().signals().is_quiet());
+        for (number, begin) in begins.into_iter().enumerate() {
+            let wire = Wire::default();
+            while wire.begun.elapsed().is_zero() {}
+            begin(&wire);
+            let signals = wire.signals();
+            assert!(!signals.is_quiet(), "{number}");
+            let since = [signals.head_since, signals.write_blocked_since, signals.lingering_since];
+            let now = Instant::now();
+            let times: Vec<bool> =
+                since.iter().map(|since| since.is_some_and(|at| wire.begun < at && at <= now)).collect();
+            assert_eq!(times, [0, 1, 2].map(|each| each == number), "{signals:?}");
+        }
+    }
+
+    #[test]
+    fn a_look_is_taken_once_for_each_time_that_it_is_asked_for() {
+        let wire = Wire::default();
+        assert!(!wire.is_to_look());
+        for _ in 0..2 {
+            wire.look();
+            assert!(wire.is_to_look() && !wire.is_to_look());
+        }
+    }
+
+    #[test]
+    fn lingering_has_one_beginning_and_nothing_else_is_timed_then() {
+        let wire = Wire::default();
+        wire.write_blocked(true);
+        wire.lingers();
+        let first = wire.signals();
+        assert!(first.lingering_since.is_some() && first.write_blocked_since.is_none());
+        while Some(Instant::now()) == first.lingering_since {}
+        wire.lingers();
+        assert_eq!(wire.signals().lingering_since, first.lingering_since);
+    }
+
+    #[test]
     fn each_head_has_its_own_time() {
         let wire = Wire::default();
         wire.progress(0, false, true);

@@ -162,9 +162,7 @@ impl Way {
     fn info(&self, node: &Node) -> Result<ConnectionInfo, RedisError> {
         let address = match node.clone() {
             Node::Unix(path) => ConnectionAddr::Unix(path),
-            Node::Tcp { host, port } if self.address.tls => {
-                ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
-            }
+            // Whether by TLS, the client of the cluster is told once for all nodes, also those that it finds itself.
             Node::Tcp { host, port } => ConnectionAddr::Tcp(host, port),
         };
         Ok(address.into_connection_info()?.set_redis_settings(self.settings(Login::Ours)))

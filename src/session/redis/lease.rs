@@ -78,23 +78,42 @@ impl Drop for Lease {
 
 /// Renews until the lease is lost, or held for longer than any refresh takes.
 async fn renew(store: Arc<Store>, names: Names, token: String, lost: Arc<AtomicBool>) {
-    let begun = Instant::now();
-    let mut renewed = begun;
-    while begun.elapsed() < LONGEST_HOLD {
+    let mut hold = Hold::begin(Instant::now());
+    loop {
         tokio::time::sleep(RENEWAL).await;
         let asked = Instant::now();
         let answer: Result<i64, Unavailable> = match store.link() {
             Ok(link) => link.run(&commands::renew_lease(&names, &token, LEASE_LENGTH)).await,
             Err(unavailable) => Err(unavailable),
         };
-        match answer {
-            Ok(1) => renewed = asked,
-            Ok(_) => break,
-            Err(_) if renewed.elapsed() < LEASE_LENGTH => {}
-            Err(_) => break,
+        if !hold.goes_on(asked, &answer, Instant::now()) {
+            break;
         }
     }
     lost.store(true, Ordering::Release);
+}
+
+/// For how long a lease is known to be ours. Time is the caller's.
+struct Hold {
+    begun: Instant,
+    renewed: Instant,
+}
+
+impl Hold {
+    fn begin(now: Instant) -> Self {
+        Self { begun: now, renewed: now }
+    }
+
+    /// Whether the lease is still ours at `now`, and may be renewed again, after `answer` to what was asked at `asked`.
+    fn goes_on(&mut self, asked: Instant, answer: &Result<i64, Unavailable>, now: Instant) -> bool {
+        match answer {
+            Ok(1) => self.renewed = asked,
+            Ok(_) => return false,
+            // Renewed or not: what was left of it before is left of it still.
+            Err(_) => {}
+        }
+        now - self.renewed < LEASE_LENGTH && now - self.begun < LONGEST_HOLD
+    }
 }
 
 /// What tells this holder from all others.
@@ -111,3 +130,40 @@ pub const LEASE_LENGTH: Duration = Duration::from_secs(5);
 const RENEWAL: Duration = Duration::from_millis(1_500);
 /// A holder that has not ended by then is stuck: a refresh takes 15 s at most.
 const LONGEST_HOLD: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// An outage that is shorter than the lease loses nothing; after a longer one another may have it.
+    #[test]
+    fn a_lease_is_held_for_as_long_as_it_was_renewed_and_no_longer() {
+        let begun = Instant::now();
+        let mut hold = Hold::begin(begun);
+        let down = Err(Unavailable::Broken);
+        let mut goes_on = |answer: &Result<i64, Unavailable>, asked: Duration, now: Duration| {
+            hold.goes_on(begun + asked, answer, begun + now)
+        };
+        assert!(goes_on(&down, SECOND, 2 * SECOND), "taken two seconds ago");
+        // Asked at the third second, answered at the fourth: it lives from the question on, at least.
+        assert!(goes_on(&Ok(1), 3 * SECOND, 4 * SECOND));
+        assert!(goes_on(&down, 7 * SECOND, 8 * SECOND - Duration::from_millis(1)));
+        assert!(!goes_on(&down, 7 * SECOND, 8 * SECOND), "five seconds are over");
+        assert!(!goes_on(&Ok(1), 7 * SECOND, 12 * SECOND), "an answer that says nothing any more");
+        assert!(goes_on(&Ok(1), 11 * SECOND, 12 * SECOND));
+        assert!(!goes_on(&Ok(0), 12 * SECOND, 12 * SECOND), "another has it, or nobody");
+    }
+
+    #[test]
+    fn nobody_holds_a_lease_for_ever() {
+        let begun = Instant::now();
+        let mut hold = Hold::begin(begun);
+        let held = (1..100).take_while(|&second| {
+            let now = begun + second * SECOND;
+            hold.goes_on(now, &Ok(1), now)
+        });
+        assert_eq!(held.count(), 29, "the thirtieth second is one too many");
+    }
+}

@@ -100,7 +100,7 @@ fn meaning_of_one(error: &RedisError) -> Unavailable {
         ErrorKind::AuthenticationFailed => Unavailable::Credentials,
         ErrorKind::ClusterConnectionNotFound => Unavailable::ClusterDown,
         _ if error.is_timeout() => Unavailable::no_answer(),
-        _ if error.is_io_error() || error.is_connection_dropped() => Unavailable::Broken,
+        ErrorKind::Io => Unavailable::Broken,
         kind => Unavailable::Unexpected(error.code().map_or_else(|| format!("{kind:?}"), str::to_owned)),
     }
 }
@@ -147,8 +147,12 @@ mod tests {
     #[test]
     fn an_error_on_the_way_is_told_by_its_kind() {
         let on_the_way = |kind: io::ErrorKind| meaning(&RedisError::from(io::Error::from(kind)));
-        for kind in [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset, io::ErrorKind::UnexpectedEof]
-        {
+        for kind in [
+            io::ErrorKind::BrokenPipe,
+            io::ErrorKind::ConnectionReset,
+            io::ErrorKind::UnexpectedEof,
+            io::ErrorKind::PermissionDenied,
+        ] {
             assert_eq!(on_the_way(kind), Unavailable::Broken, "{kind}");
         }
         assert_eq!(on_the_way(io::ErrorKind::TimedOut), Unavailable::no_answer());

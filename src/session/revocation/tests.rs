@@ -1,6 +1,7 @@
 //! What was ended stays ended: in memory, over time, and over restarts.
 
 mod repeated;
+mod trouble;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -165,6 +166,34 @@ fn a_full_list_ends_the_oldest_and_forgets_nobody() {
     }
     assert_eq!(list.revocations().count(), 11, "ten and the line");
     assert_eq!(list.ended(&service.login("alice", None)), None);
+}
+
+/// That ends are folded for want of room is told when it begins, and not again while it lasts.
+#[test]
+fn a_list_that_folds_is_told_once() {
+    let (clock, hand) = Clock::manual(START);
+    let (tell, told) = channel();
+    let tell = Mutex::new(tell);
+    let events: Events = Arc::new(move |_, event| drop(tell.lock().unwrap().send(event)));
+    let revocations = Revocations::new("app".into(), LIFETIME, clock, None, events);
+    let end = || drop(revocations.end(Entry::Session(SessionId::new().unwrap()), Why::Logout));
+    let folding = || told.try_iter().filter(|event| *event == Event::Folding).count();
+    for _ in 0..MAX_ENTRIES {
+        end();
+    }
+    assert_eq!(folding(), 0, "just full");
+    end();
+    assert_eq!(folding(), 1);
+    end();
+    assert_eq!(folding(), 0, "still");
+    // All of them expire, so there is room.
+    hand.advance(2 * LIFETIME);
+    for _ in 0..MAX_ENTRIES {
+        end();
+    }
+    assert_eq!(folding(), 0, "nothing is folded that is needed");
+    end();
+    assert_eq!(folding(), 1, "again");
 }
 
 #[test]

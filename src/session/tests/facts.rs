@@ -54,8 +54,8 @@ fn the_same_login_is_of_the_same_person_at_the_same_provider() {
 
 #[test]
 fn the_size_counts_claims_and_tokens() {
-    let bare = login(&claims(json!({"a": "b", "cd": [1]})));
-    assert_eq!(bare.text_bytes(), 1 + r#""b""#.len() + 2 + "[1]".len());
+    let bare = login(&claims(json!({"a": "b", "cd": [1, 2]})));
+    assert_eq!(bare.text_bytes(), 1 + r#""b""#.len() + 2 + "[1,2]".len());
     let hinted = Session { id_token: Some(Secret::new("1234567".to_owned())), ..bare.clone() };
     assert_eq!(hinted.text_bytes(), bare.text_bytes() + 7);
     let both = Session { grant: Some(grant(0, 1)), ..hinted };

@@ -45,6 +45,7 @@ async fn a_lease_that_another_took_writes_nothing_and_frees_nothing() {
     let replaced = process.store.replace(&scope, &ticket, b"late", &late).await.unwrap();
     assert_eq!(replaced, Replaced::LeaseLost);
     assert_eq!(process.store.replace(&scope, &ticket, b"new", &newer).await.unwrap(), Replaced::Yes);
+    assert!(late.is_held(), "as far as its holder knows");
     let until = async {
         while late.is_held() {
             a_moment().await;

@@ -87,6 +87,40 @@ async fn a_hung_server_is_down_and_nobody_waits_long() {
     }
 }
 
+/// A link whose looks have ceased is no link: what ended meanwhile is not known.
+#[tokio::test]
+async fn a_link_that_nobody_looks_at_is_down() {
+    let server = Server::start().await;
+    let process = Process::connected(single(&server)).await;
+    process.connection.abort();
+    let until = async {
+        while process.store.is_fresh() {
+            a_moment().await;
+        }
+    };
+    soon("staleness", until).await;
+    assert_eq!(process.store.outage(), Some(Unavailable::no_answer()));
+}
+
+/// The task that reads answers goes with its link, whatever it waits for.
+#[tokio::test]
+async fn nothing_is_left_of_a_link_that_was_dropped() {
+    let server = Server::start().await;
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", server.port)).await.unwrap();
+    let settings = redis::RedisConnectionInfo::default().set_skip_set_lib_name();
+    let made = redis::aio::MultiplexedConnection::new_with_config(&settings, stream, Default::default());
+    let (connection, driver) = made.await.unwrap();
+    let (kept, gone) = tokio::sync::oneshot::channel::<()>();
+    let link = Link::one(connection, async move {
+        let _kept = kept;
+        driver.await;
+        std::future::pending().await
+    });
+    let _: String = link.run(&redis::cmd("PING")).await.unwrap();
+    drop(link);
+    assert!(soon("the end of the task", gone).await.is_err());
+}
+
 #[tokio::test]
 async fn a_server_that_only_reads_is_down() {
     let (server, master) = (Server::start().await, Server::start().await);

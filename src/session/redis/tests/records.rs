@@ -26,6 +26,20 @@ async fn a_session_makes_the_round() {
     assert!(one.store.load(&scope, &ticket).await.unwrap().is_none());
 }
 
+/// Whoever writes to Redis makes nobody read more than a record can have.
+#[tokio::test]
+async fn no_more_is_read_than_a_record_may_have() {
+    let server = Server::start().await;
+    let names = scope("app").names(&Ticket::new().unwrap());
+    let link = connect::connect(&single(&server)).await.unwrap();
+    let most = record::MAX_RECORD_BYTES;
+    for (bytes, read) in [(most - 1, most - 1), (most, most), (most + 1, most), (3 * most, most)] {
+        let _: String = server.call(&["SET", &names.record, &"x".repeat(bytes), "PX", "60000"]).await;
+        let (record, _): (Vec<u8>, i64) = link.run_all(&commands::load(&names)).await.unwrap();
+        assert_eq!(record.len(), read, "of {bytes}");
+    }
+}
+
 #[tokio::test]
 async fn a_stolen_dump_opens_nothing() {
     let server = Server::start().await;

@@ -4,6 +4,8 @@ use tokio::time::Instant;
 
 use super::server::Server;
 use super::*;
+use crate::session::StoreLedger;
+use crate::session::revocation::{Entry, Ledger as _, LedgerError, Revocations, Why};
 
 const LIVES: Duration = Duration::from_secs(3600);
 
@@ -27,8 +29,11 @@ async fn what_one_process_ends_all_know_within_a_second() {
     other.knows(many.last().unwrap()).await;
     assert_eq!(other.memory.known().len(), 1201);
 
-    let too_large = Ending { entry: vec![0; MAX_ENTRY_BYTES + 1], ..first };
+    let too_large = Ending { entry: vec![0; MAX_ENTRY_BYTES + 1], ..first.clone() };
     assert!(one.store.end(too_large).await.is_err());
+    let largest = Ending { entry: vec![0; MAX_ENTRY_BYTES], ..first };
+    one.store.end(largest.clone()).await.unwrap();
+    other.knows(&largest).await;
 }
 
 #[tokio::test]
@@ -84,6 +89,28 @@ async fn what_ended_while_redis_was_down_is_told_when_it_is_back() {
     assert!(one.end(&during).await.is_err());
     server.start_again().await;
     other.knows(&during).await;
+}
+
+/// "Done" is said of an end only when the store has it.
+#[tokio::test]
+async fn an_end_is_durable_only_when_the_store_has_it() {
+    let mut server = Server::start().await;
+    let (one, other) = (Process::connected(single(&server)).await, Process::connected(single(&server)).await);
+    let ledger = StoreLedger::new(one.store.clone(), &scope("app"), LIVES, Handle::current());
+    let revocations = Revocations::new("app".into(), LIVES, Clock::system(), None, Arc::new(|_, _| {}));
+    drop(revocations.end(Entry::Everything, Why::Admin));
+    let end = revocations.known()[0];
+    assert_eq!(ledger.append("app", &end).await, Ok(()));
+    let until = async {
+        while other.memory.known().is_empty() {
+            a_moment().await;
+        }
+    };
+    soon("the other process to hear of it", until).await;
+    assert_eq!(other.memory.known()[0].entry, end.to_bytes());
+
+    server.kill();
+    assert_eq!(ledger.append("app", &end).await, Err(LedgerError));
 }
 
 #[tokio::test]

@@ -89,6 +89,37 @@ async fn a_session_goes_into_the_store_and_comes_back_by_its_ticket() {
     assert!(sessions.load(bob.ticket.as_ref().unwrap()).await.is_ok());
 }
 
+/// What a stream moves keeps its session in the store as well, and asks no more of it than requests would.
+#[tokio::test]
+async fn use_that_is_no_request_moves_the_idle_end_now_and_then() {
+    let server = Server::start().await;
+    let process = Process::connected(single(&server)).await;
+    let sessions = sessions(process.store.clone());
+    let mut alice = login("alice");
+    sessions.put(&mut alice).await.unwrap();
+    let ticket = alice.ticket.clone().unwrap();
+    let record = scope("app").names(&ticket).record;
+    let begun = Clock::system().now();
+    let age = sessions.seal_age();
+    let almost = age - Duration::from_secs(1);
+    for (after, told) in [
+        (Duration::ZERO, true),
+        (Duration::ZERO, false),
+        (almost, false),
+        (age, true),
+        (age + almost, false),
+        (2 * age, true),
+    ] {
+        let _: i64 = server.call(&["PEXPIRE", &record, "60000"]).await;
+        sessions.touch_soon(&alice, begun.plus(after));
+        // It is sent while the first of these waits for its answer, so the second one comes after it.
+        sessions.load(&ticket).await.unwrap();
+        let left = process.store.load(&scope("app"), &ticket).await.unwrap().unwrap().idle_left;
+        assert_eq!(left > Duration::from_secs(60), told, "after {after:?}: {left:?}");
+        assert!(left <= IDLE);
+    }
+}
+
 #[tokio::test]
 async fn without_the_store_nobody_is_believed() {
     let process = Process::started(config("redis://127.0.0.1:1", Topology::Single));

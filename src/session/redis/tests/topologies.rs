@@ -67,6 +67,43 @@ fn certificates(directory: &std::path::Path) -> String {
 }
 
 #[tokio::test]
+async fn tls_with_an_authority_of_its_own_in_a_cluster() {
+    let directory = tempfile::tempdir().unwrap();
+    let authority = certificates(directory.path());
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(directory.path().join("ca.crt"), &authority).unwrap();
+    let port = free_port();
+    let options = [
+        ("--port", "0".to_owned()),
+        ("--tls-port", port.to_string()),
+        ("--tls-cert-file", path("leaf.crt")),
+        ("--tls-key-file", path("leaf.key")),
+        ("--tls-ca-cert-file", path("ca.crt")),
+        ("--tls-auth-clients", "no".to_owned()),
+        ("--tls-cluster", "yes".to_owned()),
+        ("--cluster-enabled", "yes".to_owned()),
+        ("--cluster-announce-hostname", "localhost".to_owned()),
+        ("--cluster-preferred-endpoint-type", "hostname".to_owned()),
+    ];
+    let options: Vec<String> = options.into_iter().flat_map(|(key, value)| [key.to_owned(), value]).collect();
+    let url = format!("rediss://localhost:{port}");
+    let trusting = |topology| Config {
+        authorities: Some(Source::Inline(Secret::new(authority.clone()))),
+        ..config(&url, topology)
+    };
+    let server = Server::reached_by(&options, directory, port, trusting(Topology::Single)).await;
+    let _: String = server.call(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
+    let process = Process::connected(trusting(Topology::Cluster)).await;
+    let (scope, ticket) = (scope("app"), Ticket::new().unwrap());
+    process.store.create(&scope, &ticket, b"p", IDLE).await.unwrap();
+    assert!(process.store.load(&scope, &ticket).await.unwrap().is_some());
+
+    // None of the system's authorities has signed it.
+    let stranger = Process::started(config(&url, Topology::Cluster));
+    stranger.fails_with(|outage| *outage != Unavailable::NotYet).await;
+}
+
+#[tokio::test]
 async fn the_file_of_the_url_is_read_again() {
     let mut server = Server::start().await;
     let directory = tempfile::tempdir().unwrap();
@@ -139,6 +176,26 @@ async fn a_failover_by_sentinels_takes_seconds() {
     assert_eq!(role.0, "master");
     let later = Process::connected(config(&urls.join(","), named("main"))).await;
     assert!(later.memory.known().contains(&ended));
+}
+
+/// One Sentinel still names a master of before: the others outvote it, whoever answers first.
+#[tokio::test]
+async fn most_sentinels_are_believed() {
+    let (master, former) = (Server::start().await, Server::start().await);
+    let mut sentinels = Vec::new();
+    for port in [former.port, master.port, master.port] {
+        sentinels.push(Server::sentinel(port, "").await);
+    }
+    let urls: Vec<_> = sentinels.iter().map(Server::url).collect();
+    let config = config(&urls.join(","), Topology::Sentinel { master: "main".to_owned() });
+    // Chance would be right half of the time.
+    for _ in 0..20 {
+        let link = connect::connect(&config).await.unwrap();
+        let mut ask = redis::cmd("CONFIG");
+        ask.arg("GET").arg("port");
+        let (_, port): (String, u16) = link.run(&ask).await.unwrap();
+        assert_eq!(port, master.port);
+    }
 }
 
 #[tokio::test]
