@@ -23,7 +23,7 @@ use super::trailers;
 use super::tunnel::{Tunnel, Tunnels};
 use super::upgrade::Upgrade;
 use super::upload::{Progress, Upload};
-use super::{Config, Connector, Error, HttpVersion, Terms};
+use super::{Config, Connector, Error, HttpVersion, Inform, Terms};
 use crate::path::NormalPath;
 use crate::policy::Permit;
 use crate::web::Body;
@@ -127,14 +127,8 @@ impl Forwarder {
         let mut outgoing = None;
         let (upgrade, progress) = self.write_http1(&mut outgoing, request, path, terms)?;
         let informed = terms.inform;
-        let clean_and_inform = |status, mut headers: HeaderMap| {
-            if let Some(inform) = informed
-                && headers::clean(status, &mut headers, &self.own_cookies, false).is_ok()
-            {
-                inform(status, &headers);
-            }
-        };
-        let inform: Option<&Heard<'_>> = informed.is_some().then_some(&clean_and_inform);
+        let pass_on = |status, headers| self.inform(informed, status, headers);
+        let inform: Option<&Heard<'_>> = informed.is_some().then_some(&pass_on);
         let (conn, answer) = self.exchange(&mut outgoing, progress.as_deref(), inform, terms).await?;
 
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -191,6 +185,15 @@ impl Forwarder {
         Ok(Draft { uri, said: said.unwrap_or_default(), fields, body })
     }
 
+    /// Passes on what the application says before its answer, as clean as an answer.
+    fn inform(&self, inform: Option<&Inform<'_>>, status: StatusCode, mut headers: HeaderMap) {
+        if let Some(inform) = inform
+            && headers::clean(status, &mut headers, &self.own_cookies, false).is_ok()
+        {
+            inform(status, &headers);
+        }
+    }
+
     async fn send_http2(
         &self,
         links: &Links,
@@ -201,7 +204,10 @@ impl Forwarder {
         let takes_trailers = request.version() == Version::HTTP_2;
         let (outgoing, progress, is_grpc) = self.write_http2(request, path, terms)?;
         // A call says itself how long it may take (`grpc-timeout`).
+        let informed = terms.inform;
+        let pass_on = |status, headers| self.inform(informed, status, headers);
         let wait = http2::Wait {
+            inform: informed.is_some().then_some(&pass_on),
             limit: (!is_grpc).then_some(self.response_timeout),
             end: terms.ends_at.filter(|_| is_grpc),
             lifeline: terms.lifeline.as_deref(),

@@ -200,3 +200,55 @@ impl Drop for Upload {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::web::body::PeerBody;
+
+    /// Gives one piece, and then stops without having said that this is the end.
+    struct Given(Option<&'static [u8]>, bool);
+
+    impl http_body::Body for Given {
+        type Data = Bytes;
+        type Error = BodyError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+            Poll::Ready(self.0.take().map(|bytes| Ok(Frame::data(Bytes::from_static(bytes)))))
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.0.is_none() && self.1
+        }
+    }
+
+    #[test]
+    fn an_end_that_was_not_said_is_none_over_http2() {
+        for (version, says_it, is_cut) in [
+            (Version::HTTP_2, true, false),
+            (Version::HTTP_2, false, true),
+            (Version::HTTP_11, true, false),
+            // There the framing says it, and hyper fails where it does not.
+            (Version::HTTP_11, false, false),
+        ] {
+            let stream = Box::new(Given(Some(b"part"), says_it));
+            let body = Body::Peer(Box::new(PeerBody::streaming(stream, None)));
+            let (mut upload, progress) = Upload::new(body, version, Rc::new(Mapped::new(&[])), false);
+            let mut next =
+                || Pin::new(&mut upload).poll_frame(&mut Context::from_waker(std::task::Waker::noop()));
+            assert!(matches!(next(), Poll::Ready(Some(Ok(_)))));
+            let end = next();
+            assert_eq!(matches!(end, Poll::Ready(Some(Err(BodyError::Reset(_))))), is_cut, "{version:?}");
+            assert_eq!(matches!(end, Poll::Ready(None)), !is_cut, "{version:?}");
+            let progress = progress.unwrap();
+            assert_eq!(
+                (progress.is_complete(), progress.fault().is_some()),
+                (!is_cut, is_cut),
+                "{version:?}"
+            );
+        }
+    }
+}

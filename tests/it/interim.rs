@@ -153,3 +153,42 @@ async fn leave_to_send_comes_from_whoever_wants_the_body() {
     assert_eq!(statuses, [100, 103]);
     raw.any_answer().await.unwrap().expect(200);
 }
+
+/// The same of an application that speaks HTTP/2; and of such a one a 204 with a body, which no client takes.
+#[tokio::test]
+async fn an_application_of_http2_hints_too() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    let early = http::Response::builder().status(103).header("link", "</a.css>");
+                    let early = early.header("set-cookie", "__Host-portcullis=no").body(()).unwrap();
+                    let status = if request.uri().path().ends_with("none") { 204 } else { 200 };
+                    respond.send_informational(early).unwrap();
+                    let answer = http::Response::builder().status(status).body(()).unwrap();
+                    let mut body = respond.send_response(answer, false).unwrap();
+                    body.send_data("body".into(), true).unwrap();
+                }
+            });
+        }
+    });
+    let stage = Stage::with(|plan| plan.set("upstream", json!(format!("h2c://127.0.0.1:{port}")))).await;
+    for (path, status, body) in [("/public/some", 200, "body"), ("/public/none", 204, "")] {
+        let mut raw = Raw::connect(stage.port, HOST).await;
+        for _ in 0..2 {
+            raw.send(format!("GET {path} HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+            let early = raw.any_answer().await.unwrap();
+            assert_eq!(
+                (early.status, early.header("link"), early.header("set-cookie")),
+                (103, "</a.css>", "")
+            );
+            let answer = raw.any_answer().await.unwrap();
+            assert_eq!((answer.status, &*answer.text()), (status, body), "{path}");
+        }
+        let answer = stage.browser().http2().send("GET", &stage.url(path), &FETCH, b"").await;
+        assert_eq!((answer.status, &*answer.text()), (status, body), "{path}");
+    }
+}

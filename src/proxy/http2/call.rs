@@ -1,8 +1,8 @@
 //! One request and its answer.
 
 use std::future::{Future as _, poll_fn};
-use std::pin::pin;
-use std::task::{Poll, ready};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use h2::Reason;
@@ -15,6 +15,7 @@ use super::Room;
 use super::receiving::{Busy, Receiving, stated_length};
 use super::sending::Sending;
 use crate::proxy::Error;
+use crate::proxy::overheard::Heard;
 use crate::proxy::upload::{Progress, Upload};
 use crate::web::body::PeerBody;
 use crate::web::lifeline::{LISTEN_AFTER, Lifeline, until_cut};
@@ -25,8 +26,8 @@ pub(in crate::proxy) struct Answer {
     pub(in crate::proxy) body: Option<PeerBody>,
 }
 
-/// How long an answer's head may take.
-#[derive(Clone, Copy, Debug)]
+/// How long an answer's head may take, and what comes before it.
+#[derive(Clone, Copy)]
 pub(in crate::proxy) struct Wait<'a> {
     /// Longest wait, counted from the last progress of the request's body.
     pub(in crate::proxy) limit: Option<Duration>,
@@ -34,6 +35,24 @@ pub(in crate::proxy) struct Wait<'a> {
     pub(in crate::proxy) end: Option<Instant>,
     /// Whose cut ends it too.
     pub(in crate::proxy) lifeline: Option<&'a Lifeline>,
+    /// Who is told of informational answers meanwhile.
+    pub(in crate::proxy) inform: Option<&'a Heard<'a>>,
+}
+
+impl Wait<'_> {
+    fn poll_answer(
+        &self,
+        mut answer: Pin<&mut ResponseFuture>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<h2::RecvStream>, h2::Error>> {
+        if let Some(inform) = self.inform {
+            while let Poll::Ready(Some(Ok(early))) = answer.poll_informational(cx) {
+                let (early, ()) = early.into_parts();
+                inform(early.status, early.headers);
+            }
+        }
+        answer.poll(cx)
+    }
 }
 
 /// Why a call gave no answer.
@@ -165,14 +184,14 @@ async fn head_of(
     };
     let listen = wait.lifeline.map(|_| start + LISTEN_AFTER);
     let Some(first) = [due(None), listen].into_iter().flatten().min() else {
-        return answer.await.map_err(Missed::Failed);
+        return poll_fn(|cx| wait.poll_answer(answer.as_mut(), cx)).await.map_err(Missed::Failed);
     };
     let mut timer = pin!(tokio::time::sleep_until(first));
     let mut cut = pin!(until_cut(wait.lifeline));
     let mut listening = false;
     poll_fn(|cx| {
         loop {
-            if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+            if let Poll::Ready(answer) = wait.poll_answer(answer.as_mut(), cx) {
                 return Poll::Ready(answer.map_err(Missed::Failed));
             }
             if listening && cut.as_mut().poll(cx).is_ready() {
