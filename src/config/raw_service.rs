@@ -104,7 +104,7 @@ pub struct Service {
     #[serde(rename = "TLSCertificateKeyFile")]
     pub tls_certificate_key_file: Option<String>,
     /// Addresses or networks of load balancers. Only from them are `X-Forwarded-For` and `X-Forwarded-Proto`
-    /// believed; `Forwarded` is not read. None by default.
+    /// believed, or `Forwarded` where there is neither. None by default.
     pub trusted_proxies: Vec<String>,
     /// Load balancers put a PROXY protocol header (version 1 or 2) in front of every connection to `exposedPort` and
     /// `httpRedirectPort`, and the address in it counts as the client's, also for `trustedProxies`. Not for

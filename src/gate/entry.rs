@@ -165,7 +165,14 @@ impl Drop for Entry {
             (0, _) => Some("the client went away before there was an answer"),
             (_, Some(End::Cut)) => {
                 self.drop_reason = self.drop_reason.or(Some(DropReason::Dial));
-                Some("the answer was cut short")
+                Some("the application ended the answer, or its connection, before its last byte")
+            }
+            (_, Some(End::Stalled)) => {
+                self.drop_reason = self.drop_reason.or(Some(DropReason::Dial));
+                Some("the application sent no more of the answer for limits.bodyIdleTimeout")
+            }
+            (_, Some(End::Untaken)) => {
+                Some("the client took no more of the answer for limits.bodyIdleTimeout")
             }
             (_, Some(End::SessionEnded)) => Some("the session ended"),
             (_, Some(End::Closed)) => Some("ended because the process stops"),

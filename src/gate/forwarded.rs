@@ -1,18 +1,37 @@
 //! What trusted proxies say about a client. Nobody else is asked, and a forwarded host or path never takes part
 //! in anything.
+//!
+//! They say it with `X-Forwarded-For` and `X-Forwarded-Proto`, or with `Forwarded` (RFC 7239). Where there is one of
+//! the former, the latter does not count: a proxy that sets them may pass on a `Forwarded` that its client made up.
 
 use std::net::{IpAddr, SocketAddr};
 
 use http::HeaderMap;
+use http::header::FORWARDED;
 
 /// The client as the proxies before us saw it: from the right, the first address that is none of theirs. An
 /// entry that can't be read ends the walk, for what stands left of it was written by somebody unknown.
 pub(super) fn client(headers: &HeaderMap, peer: IpAddr, trusted: impl Fn(IpAddr) -> bool) -> IpAddr {
-    let mut client = peer;
     let fields: Vec<&[u8]> =
         headers.get_all("x-forwarded-for").iter().map(|value| value.as_bytes()).collect();
-    for entry in fields.iter().rev().flat_map(|field| field.rsplit(|byte| *byte == b',')) {
-        let Some(address) = address_of(entry) else { break };
+    let entries = fields.iter().rev().flat_map(|field| field.rsplit(|byte| *byte == b',')).map(address_of);
+    if !fields.is_empty() {
+        return outermost(entries, peer, trusted);
+    }
+    let elements = elements(headers);
+    let entries = elements.iter().rev().map(|element| address_of(parameter(element, "for")?.as_bytes()));
+    outermost(entries, peer, trusted)
+}
+
+/// The first of these addresses, from the nearest to the farthest, that is no proxy's.
+fn outermost(
+    entries: impl Iterator<Item = Option<IpAddr>>,
+    peer: IpAddr,
+    trusted: impl Fn(IpAddr) -> bool,
+) -> IpAddr {
+    let mut client = peer;
+    for address in entries {
+        let Some(address) = address else { break };
         client = address.to_canonical();
         if !trusted(address) {
             break;
@@ -21,11 +40,48 @@ pub(super) fn client(headers: &HeaderMap, peer: IpAddr, trusted: impl Fn(IpAddr)
     client
 }
 
-/// Whether the proxy says that the client spoke TLS: exactly one value, `https`.
+/// Whether the proxy says that the client spoke TLS: exactly one value, `https`, or the last element of `Forwarded`.
 pub(super) fn over_tls(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all("x-forwarded-proto").iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return false };
-    value.as_bytes().eq_ignore_ascii_case(b"https")
+    match (values.next(), values.next()) {
+        (Some(value), None) => value.as_bytes().eq_ignore_ascii_case(b"https"),
+        (Some(_), Some(_)) => false,
+        (None, _) => {
+            let elements = elements(headers);
+            let said = elements.last().and_then(|element| parameter(element, "proto"));
+            said.is_some_and(|proto| proto.eq_ignore_ascii_case("https"))
+        }
+    }
+}
+
+/// The elements of `Forwarded`, the last of them the nearest proxy's, if it counts. What is no text counts as one that
+/// says nothing.
+fn elements(headers: &HeaderMap) -> Vec<Vec<&str>> {
+    if headers.contains_key("x-forwarded-for") || headers.contains_key("x-forwarded-proto") {
+        return Vec::new();
+    }
+    let texts = headers.get_all(FORWARDED).iter().map(|value| value.to_str().unwrap_or_default());
+    texts.flat_map(|text| split(text, ',')).map(|element| split(element, ';')).collect()
+}
+
+/// The value of the parameter of this name, without its quotes; `None` also if it is there twice.
+fn parameter<'t>(element: &[&'t str], wanted: &str) -> Option<&'t str> {
+    let mut values = element.iter().filter_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        name.trim().eq_ignore_ascii_case(wanted).then_some(value.trim())
+    });
+    let value = values.next().filter(|_| values.next().is_none())?;
+    Some(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
+}
+
+/// Cuts at `separator`, but not within quotes. A quote that is left open takes all that follows.
+fn split(text: &str, separator: char) -> Vec<&str> {
+    let mut is_quoted = false;
+    text.split(|character| {
+        is_quoted ^= character == '"';
+        character == separator && !is_quoted
+    })
+    .collect()
 }
 
 /// An address, maybe with a port.
@@ -42,6 +98,44 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
+
+    #[test]
+    fn a_proxy_may_say_it_with_forwarded() {
+        let trusted = |address: IpAddr| address.to_string().starts_with("10.");
+        for (fields, expected, is_tls) in [
+            (&[("forwarded", "for=203.0.113.7;proto=https;by=10.0.0.1")][..], "203.0.113.7", true),
+            (&[("forwarded", "For=\"[2001:db8::1]:4711\" ; Proto=HTTPS")], "2001:db8::1", true),
+            (&[("forwarded", "for=6.6.6.6;proto=https, for=203.0.113.7;proto=http")], "203.0.113.7", false),
+            (
+                &[("forwarded", "for=6.6.6.6"), ("forwarded", "for=203.0.113.7, for=10.0.0.2")],
+                "203.0.113.7",
+                false,
+            ),
+            // Whoever can't be read ends the walk.
+            (&[("forwarded", "for=6.6.6.6, for=unknown, for=10.0.0.2;proto=https")], "10.0.0.2", true),
+            (&[("forwarded", "for=6.6.6.6, for=_hidden")], "10.0.0.1", false),
+            (&[("forwarded", "for=6.6.6.6, proto=https")], "10.0.0.1", true),
+            (&[("forwarded", "for=6.6.6.6;for=7.7.7.7;proto=https;proto=https")], "10.0.0.1", false),
+            // Quotes hide separators, and one that stays open hides the rest.
+            (&[("forwarded", "for=6.6.6.6;host=\"a,for=7.7.7.7\"")], "6.6.6.6", false),
+            (&[("forwarded", "host=\"a, for=6.6.6.6;proto=https")], "10.0.0.1", false),
+            (&[("forwarded", "")], "10.0.0.1", false),
+            // What a client made up for a proxy that says it in the other way.
+            (
+                &[("forwarded", "for=6.6.6.6;proto=https"), ("x-forwarded-for", "203.0.113.7")],
+                "203.0.113.7",
+                false,
+            ),
+            (&[("forwarded", "for=6.6.6.6;proto=https"), ("x-forwarded-proto", "http")], "10.0.0.1", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for (name, value) in fields {
+                headers.append(*name, HeaderValue::from_static(value));
+            }
+            let found = client(&headers, "10.0.0.1".parse().unwrap(), trusted);
+            assert_eq!((found.to_string().as_str(), over_tls(&headers)), (expected, is_tls), "{fields:?}");
+        }
+    }
 
     /// HDR-04: only what our own proxies wrote counts.
     #[test]

@@ -295,8 +295,8 @@ impl Worker {
         let (session, cookies) = match made.await {
             Ok(Ok(made)) => made,
             Ok(Err(why)) => {
-                self.login_event(arrived, entry, LoginResult::refused, "provider", &why);
-                let error = oidc::Refusal::SessionOver(why).into();
+                let error = oidc::Error::from(oidc::Refusal::SessionOver(why));
+                self.login_event(arrived, entry, LoginResult::refused, "provider", &error.to_string());
                 return Err(Refusal::Provider { error, login: service.login_url(target) });
             }
             Err(SessionError::Store(error)) => {

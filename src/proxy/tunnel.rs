@@ -76,7 +76,7 @@ impl Tunnels {
         let reason = match ending.end {
             End::Closed => Some(GOING_AWAY),
             End::SessionEnded => Some(SESSION_ENDED),
-            End::Complete | End::Cut | End::Abandoned => None,
+            End::Complete | End::Cut | End::Stalled | End::Untaken | End::Abandoned => None,
         };
         // Whether the goodbyes arrive makes no difference to us. They are made of what a quiet tunnel has no room
         // for.

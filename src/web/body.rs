@@ -203,7 +203,11 @@ impl PeerBody {
         if self.transit.as_ref().is_some_and(|transit| transit.must_wait(cx)) {
             return match self.deadline.poll_held(cx) {
                 Poll::Ready(BodyError::SessionEnded) => Poll::Ready(self.part()),
-                Poll::Ready(missed) => self.fail(missed, cx),
+                Poll::Ready(missed) => {
+                    self.carrier = None;
+                    self.finish(End::Untaken);
+                    self.fail(missed, cx)
+                }
                 Poll::Pending => Poll::Pending,
             };
         }
@@ -233,7 +237,7 @@ impl PeerBody {
             }
             Some(Err(error)) => {
                 self.carrier = None;
-                self.finish(End::Cut);
+                self.finish(if matches!(error, BodyError::Stalled) { End::Stalled } else { End::Cut });
                 return self.fail(error, cx);
             }
             None => {
@@ -429,8 +433,12 @@ pub trait Observer {
 pub enum End {
     /// With its last byte, as handed to the connection.
     Complete,
-    /// By the sender or a deadline, before its last byte; the client was made to notice.
+    /// By the sender, before its last byte; the client was made to notice.
     Cut,
+    /// By us, because nothing came for as long as the idle limit; the client was made to notice.
+    Stalled,
+    /// By us, because the client took nothing for that long.
+    Untaken,
     /// By us, because the session ended; the client was made to notice.
     SessionEnded,
     /// By us, because the process drains; the client was made to notice.
