@@ -85,8 +85,9 @@ def verdicts(results):
 
 
 def decide(results, most):
-    """The decision among few and many endpoints."""
-    times = [at(results, "micro", f"decision/{count}", "median") for count in (10, 1000, 100000)]
+    """The decision among few and many endpoints, by the fastest of many samples of a thousand each: whatever else the
+    machine does can only add to these nanoseconds."""
+    times = [at(results, "micro", f"decision/{count}", "fastest") for count in (10, 1000, 100000)]
     known = all(times)
     most("decision among 100,000 endpoints", times[2] if known else None, 300, number("{:.0f} ns"), how="clock")
     spread = max(times) / min(times) if known else None
