@@ -64,13 +64,19 @@ async fn forwarded_addresses_count_from_trusted_proxies_only() {
         (&["6.6.6.6", ""], "127.0.0.1"),
     ] {
         let lines: String = lines.iter().map(|line| format!("X-Forwarded-For: {line}\r\n")).collect();
-        // Other spellings and other fields are nobody's.
-        let others = "X_Forwarded_For: 6.6.6.6\r\nX-Real-IP: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\n";
-        let request = get(&format!("{lines}{others}"));
+        // Other spellings and other fields are nobody's, nor is `Forwarded` beside the usual one.
+        let beside = if lines.is_empty() { "" } else { "Forwarded: for=6.6.6.6\r\n" };
+        let others = "X_Forwarded_For: 6.6.6.6\r\nX-Real-IP: 6.6.6.6\r\n";
+        let request = get(&format!("{lines}{others}{beside}"));
         let answer = Raw::ask(trusting.port, HOST, &request).await;
         assert_eq!(seen(&trusting, answer).await, client, "{lines}");
         let answer = Raw::ask(strict.port, HOST, &request).await;
         assert_eq!(seen(&strict, answer).await, "127.0.0.1", "from nobody's proxy: {lines}");
+    }
+    let request = get("Forwarded: for=6.6.6.6, for=203.0.113.7;proto=https, for=10.0.0.2\r\n");
+    for (stage, client) in [(&trusting, "203.0.113.7"), (&strict, "127.0.0.1")] {
+        let answer = Raw::ask(stage.port, HOST, &request).await;
+        assert_eq!(seen(stage, answer).await, client, "Forwarded alone");
     }
 }
 
