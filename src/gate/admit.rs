@@ -211,8 +211,10 @@ impl Worker {
             return Ok(Next::Forward(Allowed { permit, presented: None, public: false, at: now }));
         }
         let ruling = policy.find(request.method(), &arrived.target).map_err(Refusal::Ambiguous)?;
-        let (rule, public) = (ruling.rule, ruling.is_public());
+        let public = ruling.is_public();
         let known = presented.as_ref().ok().map(|presented| &*presented.known);
+        let caller = known.map_or(Caller::Anonymous, Known::caller);
+        let rule = policy.deciding(ruling, caller, now);
         let undecidable = match presented {
             _ if public => None,
             _ if !reads_credentials => Some(Refusal::OnlyPublic),
@@ -226,11 +228,7 @@ impl Worker {
             note_loosely(rule, known, entry);
             return Err(refusal);
         }
-        let decision = policy.decide(ruling, known.map_or(Caller::Anonymous, Known::caller), now);
-        if let Some(beside) = ruling.beside {
-            let (method, uri) = (beside.method(), beside.uri());
-            entry.detail = Some(format!("with its slashes decoded, {method} {uri} has to allow it too"));
-        }
+        let decision = policy.decide(ruling, caller, now);
         match (&decision, rule, known) {
             (Decision::Allow(_), Some(rule), Some(known)) => {
                 entry.grounds = Some(known.grounds(rule, policy))

@@ -54,13 +54,16 @@ pub(super) fn over_tls(headers: &HeaderMap) -> bool {
     }
 }
 
-/// The elements of `Forwarded`, the last of them the nearest proxy's, if it counts. What is no text counts as one that
-/// says nothing.
+/// The elements of `Forwarded`, the last of them the nearest proxy's, if it counts. A field that is no text, or leaves a
+/// quote open, counts as one element that says nothing: a client that opens a quote would have what its proxy adds
+/// taken for a part of its own element.
 fn elements(headers: &HeaderMap) -> Vec<Vec<&str>> {
     if headers.contains_key("x-forwarded-for") || headers.contains_key("x-forwarded-proto") {
         return Vec::new();
     }
-    let texts = headers.get_all(FORWARDED).iter().map(|value| value.to_str().unwrap_or_default());
+    let is_closed = |text: &&str| text.matches('"').count().is_multiple_of(2);
+    let texts = headers.get_all(FORWARDED).iter().map(|value| value.to_str().ok().filter(is_closed));
+    let texts = texts.map(Option::unwrap_or_default);
     texts.flat_map(|text| split(text, ',')).map(|element| split(element, ';')).collect()
 }
 
@@ -74,7 +77,7 @@ fn parameter<'t>(element: &[&'t str], wanted: &str) -> Option<&'t str> {
     Some(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
 }
 
-/// Cuts at `separator`, but not within quotes. A quote that is left open takes all that follows.
+/// Cuts at `separator`, but not within quotes.
 fn split(text: &str, separator: char) -> Vec<&str> {
     let mut is_quoted = false;
     text.split(|character| {
@@ -116,7 +119,19 @@ mod tests {
             (&[("forwarded", "for=6.6.6.6, for=_hidden")], "10.0.0.1", false),
             (&[("forwarded", "for=6.6.6.6, proto=https")], "10.0.0.1", true),
             (&[("forwarded", "for=6.6.6.6;for=7.7.7.7;proto=https;proto=https")], "10.0.0.1", false),
-            // Quotes hide separators, and one that stays open hides the rest.
+            // A quote that a client left open must not swallow what its proxy has added.
+            (&[("forwarded", "for=6.6.6.6;proto=https;x=\", for=203.0.113.7;proto=http")], "10.0.0.1", false),
+            (
+                &[("forwarded", "for=6.6.6.6;proto=https;x=\", for=\"203.0.113.7\";proto=http")],
+                "10.0.0.1",
+                false,
+            ),
+            (
+                &[("forwarded", "for=6.6.6.6;proto=https;x=\"\\\", for=203.0.113.7;proto=http")],
+                "203.0.113.7",
+                false,
+            ),
+            // Quotes hide separators.
             (&[("forwarded", "for=6.6.6.6;host=\"a,for=7.7.7.7\"")], "6.6.6.6", false),
             (&[("forwarded", "host=\"a, for=6.6.6.6;proto=https")], "10.0.0.1", false),
             (&[("forwarded", "")], "10.0.0.1", false),

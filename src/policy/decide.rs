@@ -178,9 +178,16 @@ impl Policy {
 
     /// Decides. `ruling` is what [`Policy::find`] gave. Allocates nothing.
     pub fn decide<'p>(&'p self, ruling: Ruling<'p>, caller: Caller<'_>, now: UnixTime) -> Decision<'p> {
-        match (self.decide_by(ruling.rule, caller, now), ruling.beside) {
-            (Decision::Allow(_), Some(beside)) => self.decide_by(Some(beside), caller, now),
-            (decision, _) => decision,
+        self.decide_by(self.deciding(ruling, caller, now), caller, now)
+    }
+
+    /// The rule that has the last word: the one beside, if there is one and the first has nothing against the caller.
+    pub fn deciding<'p>(&'p self, ruling: Ruling<'p>, caller: Caller<'_>, now: UnixTime) -> Option<&'p Rule> {
+        match ruling.beside {
+            Some(_) if matches!(self.decide_by(ruling.rule, caller, now), Decision::Allow(_)) => {
+                ruling.beside
+            }
+            _ => ruling.rule,
         }
     }
 

@@ -285,6 +285,11 @@ fn kept_slashes_ask_the_rule_of_the_decoded_path_too() {
         assert_eq!(decide(target, known(&staff)), as_staff, "{target}");
         assert_eq!(decide(target, known(&admin)), as_admin, "{target}");
     }
+    let ruling = policy.find(&Method::GET, &NormalPath::parse("/files/a%2Fb/view", &path).unwrap()).unwrap();
+    for (held, uri) in [(&staff, "/*"), (&admin, "/files/?/view")] {
+        let rule = policy.deciding(ruling, known(held), UnixTime(0)).unwrap();
+        assert_eq!(rule.uri().as_ref(), uri, "whoever says no is named");
+    }
     // Where the rules differ with and without parameters as well, nobody can tell which is meant.
     let endpoints = ["/?", "/a/*", "/a;v/*"].map(|uri| endpoint(uri, &["GET"])).to_vec();
     let policy = Policy::compile(&Config { endpoints, path, ..Config::default() }).unwrap();
