@@ -36,6 +36,8 @@ use http::header::{
     STRICT_TRANSPORT_SECURITY, VARY,
 };
 use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
 
 use self::admit::Arrived;
 use self::callers::Callers;
@@ -45,9 +47,10 @@ use self::reject::Refusal;
 use self::streams::Streams;
 use crate::clock::Clock;
 use crate::proxy::Forwarder;
-use crate::server::{Connection, Handler, Lifecycle, Phase};
+use crate::server::{Connection, Handler, Lifecycle, Phase, RequestBody};
 use crate::telemetry::{Journal, Log, Metrics, RequestCounters, RequestIds};
 use crate::web::Body;
+use crate::web::body::{BodyError, PeerBody};
 use crate::web::respond::Reply;
 
 pub use self::refresh::Refreshes;
@@ -192,6 +195,15 @@ struct LocalService {
 impl std::fmt::Debug for LocalService {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("LocalService").field(&self.service.name).finish()
+    }
+}
+
+impl From<RequestBody> for Body {
+    fn from(body: RequestBody) -> Self {
+        if body.is_end_stream() {
+            return Body::Empty;
+        }
+        Body::Peer(Box::new(PeerBody::streaming(Box::new(body.map_err(BodyError::Cut)), None)))
     }
 }
 

@@ -12,6 +12,7 @@ use super::connection::{Connection, Protocol};
 use super::front::{Bounds, Violation};
 use super::intake::{check_http2, to_connect_answer, to_handshake, to_origin_form};
 use super::reply::{Reply, StreamExecutor};
+use super::request_body::RequestBody;
 use super::roster::Wish;
 
 /// The calls of one connection.
@@ -32,12 +33,19 @@ impl<H: Handler> hyper::service::Service<Request<Incoming>> for Calls<H> {
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let (call, in_flight) = self.connection.activity.begin();
         let Settled { violation, is_connect } = self.settle(&mut request, call);
-        if self.connection.protocol == Protocol::Http1 {
+        let is_http1 = self.connection.protocol == Protocol::Http1;
+        if is_http1 {
             self.connection.interim.begin(call, request.version() == Version::HTTP_11);
         }
         let stream = self.streams.as_ref().map(StreamExecutor::clock);
         let (handler, connection) = (self.handler.clone(), self.connection.clone());
-        let mut request = request.map(H::Received::from);
+        let waits = request.headers().contains_key(header::EXPECT);
+        let mut request = request.map(|incoming| {
+            H::Received::from(match is_http1 {
+                true => RequestBody::http1(incoming, waits),
+                false => RequestBody::http2(incoming),
+            })
+        });
         Box::pin(async move {
             let mut response = handler.handle(&mut request, connection.clone()).await;
             if connection.protocol == Protocol::Http1 {

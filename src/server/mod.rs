@@ -37,6 +37,7 @@ mod listener;
 mod park;
 mod proxy_protocol;
 mod reply;
+mod request_body;
 mod roster;
 mod run;
 mod serve;
@@ -49,7 +50,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use hyper::body::Incoming;
 
 pub use balance::ConnectionCounts;
 pub use connection::{Connection, Protocol, Tunnel};
@@ -57,12 +57,13 @@ pub use front::Violation;
 pub use lifecycle::{Lifecycle, Phase};
 pub use limits::Limits;
 pub use listener::{BindError, Bound, Kind, Listener, TlsSource, bind};
+pub use request_body::RequestBody;
 pub use run::{RunError, Stopped, run};
 
 /// Answers requests. One per worker, never sent between threads.
 pub trait Handler: 'static {
     /// What it makes of the bodies of requests.
-    type Received: From<Incoming> + 'static;
+    type Received: From<RequestBody> + 'static;
 
     /// The body of its answers.
     type Body: http_body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>

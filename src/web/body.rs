@@ -119,16 +119,6 @@ impl From<String> for Body {
     }
 }
 
-impl From<Incoming> for Body {
-    /// A body without a deadline; [`PeerBody::set_idle_limit`] gives it one.
-    fn from(incoming: Incoming) -> Self {
-        if incoming.is_end_stream() {
-            return Body::Empty;
-        }
-        Body::Peer(Box::new(PeerBody::new(incoming, None)))
-    }
-}
-
 /// What a peer is sending. Waits at most the idle limit for the next bytes; what the peer broke off is an
 /// error.
 pub struct PeerBody {

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response};
+use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -30,7 +31,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::*;
 use crate::path::{self, NormalPath};
 use crate::web::Body;
-use crate::web::body::End;
+use crate::web::body::{End, PeerBody};
 
 /// Longest that any test may wait for what must happen.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -271,7 +272,7 @@ async fn front_bound(
                 let path = request.uri().path_and_query().unwrap().as_str().to_owned();
                 let path = NormalPath::parse(&path, &path::Options::default()).unwrap();
                 let terms = Terms { observer: Some(observer), ends_at, lifeline, ..terms() };
-                let answer = forwarder.send(&mut request.map(Body::from), &path, terms).await;
+                let answer = forwarder.send(&mut request.map(received), &path, terms).await;
                 Ok::<_, std::convert::Infallible>(answer.unwrap_or_else(|error| {
                     let body = Body::from(error.to_string());
                     Response::builder().status(error.status()).body(body).unwrap()
@@ -318,4 +319,9 @@ impl Front {
         tokio::task::spawn_local(connection);
         sender
     }
+}
+
+/// The body of a request as the forwarder gets it.
+fn received(incoming: Incoming) -> Body {
+    if incoming.is_end_stream() { Body::Empty } else { Body::Peer(Box::new(PeerBody::new(incoming, None))) }
 }

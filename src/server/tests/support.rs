@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::Frame;
 use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -21,8 +21,8 @@ use tokio::sync::{Notify, oneshot};
 use tokio_rustls::client::TlsStream;
 
 use crate::server::{
-    Connection, ConnectionCounts, Event, Handler, Kind, Lifecycle, Limits, Listener, RunError, Stopped,
-    Violation, bind, run,
+    Connection, ConnectionCounts, Event, Handler, Kind, Lifecycle, Limits, Listener, RequestBody, RunError,
+    Stopped, Violation, bind, run,
 };
 
 /// How long each `/busy` takes.
@@ -145,12 +145,12 @@ fn full(text: impl Into<Bytes>) -> Body {
 }
 
 impl Handler for Told {
-    type Received = Option<Incoming>;
+    type Received = Option<RequestBody>;
     type Body = Body;
 
     async fn handle(
         self: Rc<Self>,
-        request: &mut Request<Option<Incoming>>,
+        request: &mut Request<Option<RequestBody>>,
         connection: Rc<Connection>,
     ) -> Response<Body> {
         if let Some(violation) = Violation::of(request) {
