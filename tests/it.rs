@@ -20,6 +20,7 @@ mod it {
     mod claims;
     mod commands;
     mod config_errors;
+    mod cuts;
     mod early_answers;
     mod endurance;
     mod expiry;

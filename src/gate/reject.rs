@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use http::Response;
+use http::header::SEC_WEBSOCKET_VERSION;
+use http::{HeaderValue, Response};
 
 use super::entry::Entry;
 use crate::path::PathError;
@@ -238,6 +239,13 @@ fn provider(reply: &Reply<'_>, error: &oidc::Error, login: &str) -> Response<Bod
 }
 
 fn upstream(reply: &Reply<'_>, error: &proxy::Error) -> Response<Body> {
+    if let proxy::Error::WebSocketVersion = error {
+        // RFC 6455 section 4.4: so that the client can try again with one that there is.
+        let mut response = reply.bad_request(&error.to_string());
+        let version = HeaderValue::from_static(proxy::WEBSOCKET_VERSION);
+        response.headers_mut().insert(SEC_WEBSOCKET_VERSION, version);
+        return response;
+    }
     match error.status().as_u16() {
         408 => reply.request_timeout(),
         504 => reply.gateway_timeout(),

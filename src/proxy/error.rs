@@ -12,6 +12,9 @@ pub enum Error {
     /// The client asked for a WebSocket with a handshake that RFC 6455 section 4.2.1 forbids.
     #[error("not a WebSocket handshake: {0}")]
     BadHandshake(&'static str),
+    /// The client asked for a version of WebSockets that is not the one there is.
+    #[error("not a WebSocket handshake: Sec-WebSocket-Version is not {WEBSOCKET_VERSION}")]
+    WebSocketVersion,
     /// The target has a form that HTTP can't carry. The path parser lets none through.
     #[error("the request target can't be forwarded")]
     BadTarget,
@@ -102,7 +105,9 @@ impl Error {
     /// The status of our answer.
     pub fn status(&self) -> StatusCode {
         match self {
-            Error::BadHandshake(_) | Error::BadTarget | Error::ClientGone => StatusCode::BAD_REQUEST,
+            Error::BadHandshake(_) | Error::WebSocketVersion | Error::BadTarget | Error::ClientGone => {
+                StatusCode::BAD_REQUEST
+            }
             Error::ClientStalled => StatusCode::REQUEST_TIMEOUT,
             Error::Unreachable { .. }
             | Error::Tls { .. }
@@ -126,3 +131,6 @@ impl Error {
         if self.status().is_client_error() { Blame::Client } else { Blame::Upstream }
     }
 }
+
+/// The only version of WebSockets (RFC 6455 section 4.1).
+pub const WEBSOCKET_VERSION: &str = "13";

@@ -3,7 +3,9 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
@@ -40,6 +42,17 @@ macro_rules! on_stream {
 impl Io {
     pub(super) fn new(stream: Stream) -> Self {
         Self { stream, write_failed: false }
+    }
+
+    /// Ends the connection so that the application sees that it broke off, where the system has a way to say so.
+    pub(super) fn abort(self) {
+        let socket = match &self.stream {
+            Stream::Tcp(stream) => stream,
+            Stream::Tls(stream) => stream.get_ref().0,
+            Stream::Unix(_) => return,
+        };
+        // A system that can't ends it like any other.
+        let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
     }
 
     /// What a write comes to, where `swallowed` is the outcome that hides a peer that reads no more.

@@ -53,7 +53,7 @@ use crate::web::lifeline::Lifeline;
 
 pub use client::{Client, ClientInfo};
 pub use connect::{ConfigError, Connector};
-pub use error::{Blame, Error};
+pub use error::{Blame, Error, WEBSOCKET_VERSION};
 pub use forward::Forwarder;
 pub use identity::{Identity, Mapping, Unmapped, UnmappedReason};
 

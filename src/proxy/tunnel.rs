@@ -62,7 +62,8 @@ impl Tunnels {
         let Ok(client) = tunnel.client.await else { return };
         let mut client = TokioIo::new(client);
         let mut upstream = tunnel.upstream;
-        let frames = tunnel.has_frames.then(Frames::new);
+        let has_frames = tunnel.has_frames;
+        let frames = has_frames.then(Frames::new);
         let listeners = Listeners { observer: tunnel.observer, lifeline: tunnel.lifeline.clone() };
         let mut pumps = Pumps::new(tunnel.early, frames, &self.scratch, listeners);
         ending.end = tokio::select! {
@@ -83,6 +84,10 @@ impl Tunnels {
         if let Some(reason) = reason {
             let goodbye = Box::pin(goodbye::say(reason, pumps, &mut client, &mut upstream));
             let _ = tokio::time::timeout(CLOSE_LIMIT, goodbye).await;
+        }
+        if !has_frames && matches!(ending.end, End::Cut | End::Abandoned) {
+            // Nothing within the bytes says where they should have ended: each side is to see that the other broke off.
+            return upstream.abort();
         }
         let shut = async { tokio::join!(client.shutdown(), upstream.shutdown()) };
         let _ = tokio::time::timeout(CLOSE_LIMIT, shut).await;

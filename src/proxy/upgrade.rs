@@ -14,6 +14,7 @@ use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
 
 use super::Error;
+use super::error::WEBSOCKET_VERSION;
 use crate::web::Body;
 
 /// A client's valid wish to leave HTTP.
@@ -60,8 +61,8 @@ impl Upgrade {
         if !request.body().is_end_stream() {
             return refuse("it has a body");
         }
-        if single(headers, SEC_WEBSOCKET_VERSION).is_none_or(|version| version.as_bytes() != b"13") {
-            return refuse("Sec-WebSocket-Version is not 13");
+        if single(headers, SEC_WEBSOCKET_VERSION).is_none_or(|version| version != WEBSOCKET_VERSION) {
+            return Err(Error::WebSocketVersion);
         }
         let own_key = if request.version() == Version::HTTP_2 { fresh_key() } else { None };
         let sent_key = || single(headers, SEC_WEBSOCKET_KEY).filter(|key| is_key(key));

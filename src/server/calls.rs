@@ -35,7 +35,11 @@ impl<H: Handler> hyper::service::Service<Request<Incoming>> for Calls<H> {
         let Settled { violation, is_connect } = self.settle(&mut request, call);
         let is_http1 = self.connection.protocol == Protocol::Http1;
         if is_http1 {
-            self.connection.interim.begin(call, request.version() == Version::HTTP_11);
+            let is_http11 = request.version() == Version::HTTP_11;
+            self.connection.interim.begin(call, is_http11);
+            if !is_http11 {
+                self.connection.wire.end_by_closing();
+            }
         }
         let stream = self.streams.as_ref().map(StreamExecutor::clock);
         let (handler, connection) = (self.handler.clone(), self.connection.clone());

@@ -7,6 +7,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -126,6 +127,13 @@ impl Stream {
         matches!(self, Self::Tls(_))
     }
 
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
     /// How many bytes TLS may encrypt ahead of what the client takes.
     pub(super) fn limit_unsent(&mut self, bytes: usize) {
         if let Self::Tls(stream) = self {
@@ -165,16 +173,17 @@ impl Arrivals for Stream {
     }
 
     fn has_left(&self, by_end: bool) -> bool {
-        let stream = match self {
-            Self::Plain(stream) => stream,
-            Self::Tls(stream) => stream.get_ref().0,
-        };
-        let state = pin!(stream.ready(Interest::READABLE | Interest::ERROR));
+        let state = pin!(self.socket().ready(Interest::READABLE | Interest::ERROR));
         match state.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(ready)) => ready.is_error() || (by_end && ready.is_read_closed()),
             Poll::Ready(Err(_)) => true,
             Poll::Pending => false,
         }
+    }
+
+    fn reset_when_dropped(&self, resets: bool) {
+        // A system that can't leaves the end as it is.
+        let _ = SockRef::from(self.socket()).set_linger(resets.then_some(Duration::ZERO));
     }
 }
 

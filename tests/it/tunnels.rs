@@ -161,6 +161,8 @@ async fn a_connect_that_is_no_good_handshake_opens_nothing() {
     ] {
         let answer = client.ask(Method::CONNECT, path, protocol, fields).await;
         assert_eq!(answer.status(), wanted, "{path} {protocol:?} {fields:?}");
+        let has_other_version = path == "/public/ws" && wanted == 400;
+        assert_eq!(answer.headers().contains_key("sec-websocket-version"), has_other_version, "{fields:?}");
     }
     assert_eq!(stage.app.count(), before);
     // The application says no: its answer is the answer, but a 2xx would be a yes.

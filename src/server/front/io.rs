@@ -29,6 +29,9 @@ pub(in crate::server) struct Front<T> {
     /// On HTTP/1, for what is written between hyper's bytes.
     interim: Option<Arc<Interim>>,
     insertion: Insertion,
+    /// The end of the connection is all that tells the client that it got everything, so it is an end only after a
+    /// proper one: whatever else drops the connection resets it.
+    resets: bool,
     closing: Closing,
 }
 
@@ -62,7 +65,7 @@ enum Closing {
     Done,
 }
 
-/// A byte stream that can be waited on without a buffer to read into.
+/// A client's byte stream: it can be waited on without a buffer to read into, and reset.
 pub(in crate::server) trait Arrivals {
     /// Ready when the next read would not wait: true if it would give bytes, false if it would give the end. Takes
     /// nothing away from that read.
@@ -71,6 +74,9 @@ pub(in crate::server) trait Arrivals {
     /// Whether the other side is known to have left, however many of its bytes have not been read. `by_end`: an end of
     /// what it sends is enough to tell.
     fn has_left(&self, by_end: bool) -> bool;
+
+    /// Whether dropping it resets the connection, what was written and not yet sent being lost, or ends it.
+    fn reset_when_dropped(&self, resets: bool);
 }
 
 impl<T> Front<T> {
@@ -104,6 +110,7 @@ impl<T> Front<T> {
             write_blocked: false,
             interim: None,
             insertion: Insertion::default(),
+            resets: false,
             closing: Closing::No,
         }
     }
@@ -188,7 +195,10 @@ impl<T> Front<T> {
     }
 
     /// Acts on the answer to a request for an upgrade. False: there is none yet.
-    fn resolve_upgrade(&mut self, cx: &Context<'_>) -> bool {
+    fn resolve_upgrade(&mut self, cx: &Context<'_>) -> bool
+    where
+        T: Arrivals + Unpin,
+    {
         let Reader::Http1(http1) = &mut self.reader else { return true };
         if !http1.awaits_upgrade {
             return true;
@@ -198,6 +208,7 @@ impl<T> Front<T> {
             Upgrade::Granted => {
                 self.ready = std::mem::take(&mut http1.held);
                 self.reader = Reader::Tunnel;
+                self.guard_end();
             }
             Upgrade::Declined => {
                 http1.awaits_upgrade = false;
@@ -256,9 +267,17 @@ impl<T: Arrivals + Unpin> Front<T> {
             false => Poll::Ready(Ok(true)),
         }
     }
+
+    /// Sees to it that an end is a proper one, where nothing else tells it from a connection that broke.
+    fn guard_end(&mut self) {
+        if !self.resets && (self.wire.ends_by_closing() || matches!(self.reader, Reader::Tunnel)) {
+            self.resets = true;
+            self.inner.reset_when_dropped(true);
+        }
+    }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Front<T> {
+impl<T: AsyncRead + AsyncWrite + Arrivals + Unpin> AsyncRead for Front<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
@@ -318,6 +337,7 @@ impl<T: AsyncRead + AsyncWrite + Arrivals + Unpin> AsyncWrite for Front<T> {
         let this = self.get_mut();
         ready!(this.poll_insert(cx))?;
         this.insertion.note_write();
+        this.guard_end();
         let result = Pin::new(&mut this.inner).poll_write(cx, bytes);
         this.note_write(&result);
         result
@@ -331,6 +351,7 @@ impl<T: AsyncRead + AsyncWrite + Arrivals + Unpin> AsyncWrite for Front<T> {
         let this = self.get_mut();
         ready!(this.poll_insert(cx))?;
         this.insertion.note_write();
+        this.guard_end();
         let result = Pin::new(&mut this.inner).poll_write_vectored(cx, slices);
         this.note_write(&result);
         result
@@ -365,6 +386,9 @@ impl<T: AsyncRead + AsyncWrite + Arrivals + Unpin> AsyncWrite for Front<T> {
                     let result = Pin::new(&mut this.inner).poll_shutdown(cx);
                     this.note_write(&result);
                     ready!(result)?;
+                    if this.resets {
+                        this.inner.reset_when_dropped(false);
+                    }
                     this.closing = match this.leaves_bytes_unread() {
                         true => Closing::Lingers(MAX_DISCARDED_BYTES),
                         false => Closing::Done,

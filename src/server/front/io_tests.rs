@@ -40,6 +40,8 @@ impl Arrivals for DuplexStream {
     fn has_left(&self, _: bool) -> bool {
         false
     }
+
+    fn reset_when_dropped(&self, _: bool) {}
 }
 
 struct Client {

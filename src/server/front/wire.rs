@@ -28,6 +28,7 @@ pub(in crate::server) struct Wire {
     /// Request heads that hyper was given, the stand-in among them.
     heads: AtomicU64,
     in_body: AtomicBool,
+    ends_by_closing: AtomicBool,
     refusal: OnceLock<(u64, Violation)>,
     body_violation: OnceLock<Violation>,
     head_expired: AtomicBool,
@@ -110,6 +111,7 @@ impl Default for Wire {
             to_look: AtomicBool::new(false),
             heads: AtomicU64::new(0),
             in_body: AtomicBool::new(false),
+            ends_by_closing: AtomicBool::new(false),
             refusal: OnceLock::new(),
             body_violation: OnceLock::new(),
             head_expired: AtomicBool::new(false),
@@ -162,6 +164,16 @@ impl Wire {
         self.switching.store(switching, Relaxed);
         self.decide();
         call == self.heads.load(Relaxed) && self.in_body.load(Relaxed)
+    }
+
+    /// For the service: the request is one of HTTP/1.0, whose answer may have no other end than that of the connection.
+    pub(in crate::server) fn end_by_closing(&self) {
+        self.ends_by_closing.store(true, Relaxed);
+    }
+
+    /// For the front: whether a request said so.
+    pub(super) fn ends_by_closing(&self) -> bool {
+        self.ends_by_closing.load(Relaxed)
     }
 
     /// For the handler: what was wrong with the body that is being received, once it broke.
