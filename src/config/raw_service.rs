@@ -72,7 +72,7 @@ pub struct Service {
     pub oidc_front_channel_logout: bool,
 
     /// The host names of the application. A request for another one gets 421. By default the host of
-    /// `OIDCCallbackURL`, which must be among them.
+    /// `OIDCCallbackURL`, which must be among them: logins end there, and a session is for that host only.
     pub hosts: Vec<String>,
     /// The address to listen on. By default all addresses of both families.
     pub listen_address: Option<String>,

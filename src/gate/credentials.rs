@@ -108,6 +108,11 @@ impl Worker {
         now: UnixTime,
     ) -> Result<Presented, Missing> {
         let local = arrived.local;
+        // Logins end on the canonical host, and browsers send what they set there nowhere else: whoever brings it to
+        // another host has it from somewhere.
+        if arrived.host.name != local.service.canonical_host {
+            return Err(Absent::OtherHost.into());
+        }
         let recent = &arrived.recollection.presented;
         local.callers.find(&local.service, party, headers, (recent, now), self.limits.session_cache_bytes)
     }

@@ -241,6 +241,10 @@ pub enum Absent {
     /// There is no session cookie.
     #[error("no session cookie")]
     NoCookie,
+    /// The request is for a host of the service that is not its canonical one. Logins end there, and browsers send its
+    /// cookies nowhere else.
+    #[error("sessions are for the canonical host of the service only")]
+    OtherHost,
     /// Parts of a split session are missing, or belong to another.
     #[error("parts of the session cookie are missing")]
     Incomplete,

@@ -120,6 +120,10 @@ async fn a_tunnel_that_breaks_off_is_reset_and_one_that_ends_is_not() {
         } else {
             client.shutdown().await.unwrap();
         }
-        assert_eq!(soon("the application's end", ends.recv()).await, Some(wanted), "the client, resets: {resets}");
+        assert_eq!(
+            soon("the application's end", ends.recv()).await,
+            Some(wanted),
+            "the client, resets: {resets}"
+        );
     }
 }

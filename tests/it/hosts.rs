@@ -186,6 +186,34 @@ async fn the_callbacks_host_is_canonical() {
     assert!(document["login"].as_str().unwrap().starts_with(&stage.origin), "{document}");
 }
 
+/// SES-04: a session is of the host that it began on. No browser takes its cookie to another one.
+#[tokio::test]
+async fn a_session_is_of_the_canonical_host() {
+    let stage = Stage::with(|plan| plan.set("hosts", json!(["www.app.test", HOST]))).await;
+    let browser = stage.logged_in().await;
+    let cookie = browser.cookies(HOST);
+    let before = stage.app.count();
+    let ask = async |host: &str, method: &str, path: &str, accept: &str| {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {host}:{}\r\nCookie: {cookie}; theirs=1\r\n\
+             Sec-Fetch-Site: same-origin\r\n{accept}Connection: close\r\n\r\n",
+            stage.port
+        );
+        Raw::ask(stage.port, host, request).await
+    };
+    ask(HOST, "GET", "/app/", "").await.expect(200);
+    let page = "Accept: text/html\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n";
+    problem(&ask("www.app.test", "GET", "/app/", "").await, 401);
+    problem(&ask("www.app.test", "GET", "/aporeto/oidc/session", "").await, 401);
+    let moved = ask("www.app.test", "GET", "/app/", page).await.expect(302);
+    assert_eq!(moved.header("location"), stage.url("/app/"));
+    assert_eq!(stage.app.count(), before + 1);
+    ask("www.app.test", "GET", "/public/", "").await.expect(200);
+    assert_eq!(stage.app.last().header("cookie"), ["theirs=1"], "and no application sees it");
+    ask("www.app.test", "POST", "/aporeto/oidc/logout", "").await;
+    ask(HOST, "GET", "/app/", "").await.expect(200);
+}
+
 /// `httpRedirectPort`.
 #[tokio::test]
 async fn plain_http_leads_to_https() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use h2::Reason;
 use h2::client::ResponseFuture;
-use http::{Request, Response, StatusCode, response};
+use http::{Method, Request, Response, StatusCode, response};
 use http_body::Body as _;
 use tokio::time::Instant;
 
@@ -85,6 +85,7 @@ impl Room {
     ) -> Result<Answer, Failure> {
         let (start, had_served) = (Instant::now(), self.link.has_served());
         let (head, upload) = request.into_parts();
+        let is_head = head.method == Method::HEAD;
         let ended = upload.is_end_stream();
         let sent = self.sender.send_request(Request::from_parts(head.clone(), ()), ended);
         let again = |upload: Upload| Box::new(Request::from_parts(head.clone(), upload));
@@ -107,7 +108,7 @@ impl Room {
         match head_of(answer, progress, wait).await {
             Ok(answer) => {
                 self.link.receive();
-                self.accept(answer, sending).map_err(Failure::Final)
+                self.accept(answer, is_head, sending).map_err(Failure::Final)
             }
             Err(Missed::Late(error)) => {
                 // A connection on which nothing at all has come is not for others to try.
@@ -137,10 +138,15 @@ impl Room {
         }
     }
 
-    fn accept(self, answer: Response<h2::RecvStream>, sending: Option<Sending>) -> Result<Answer, Error> {
+    fn accept(
+        self,
+        answer: Response<h2::RecvStream>,
+        is_head: bool,
+        sending: Option<Sending>,
+    ) -> Result<Answer, Error> {
         let (head, stream) = answer.into_parts();
         // What may not have a body (RFC 9110 section 6.4.1) is passed on without what came as one.
-        let has_none = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let has_none = is_head || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         if stream.is_end_stream() || has_none {
             return Ok(Answer { head, body: None });
         }
