@@ -134,7 +134,8 @@ impl Forwarder {
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             upgrade.map_or(Ok(()), |upgrade| upgrade.declined(answer.status()))?;
             let (head, incoming) = answer.into_parts();
-            return self.answer(head, carried(conn, incoming, progress.as_deref()), false, terms);
+            let body = carried(conn, incoming, progress.as_deref());
+            return self.answer((head, body), progress, false, terms);
         }
         let upgrade = upgrade.ok_or(Error::BadAnswer("it switches protocols without being asked to"))?;
         if progress.is_some_and(|progress| !progress.is_complete()) {
@@ -213,7 +214,7 @@ impl Forwarder {
             lifeline: terms.lifeline.as_deref(),
         };
         let answer = call(links, outgoing, progress.as_deref(), wait).await?;
-        self.answer(answer.head, answer.body, takes_trailers, terms)
+        self.answer((answer.head, answer.body), progress, takes_trailers, terms)
     }
 
     /// Makes the request that goes out over HTTP/2 of the client's. True: it is a gRPC call.
@@ -305,8 +306,8 @@ impl Forwarder {
 
     fn answer(
         &self,
-        mut head: response::Parts,
-        body: Option<PeerBody>,
+        (mut head, body): (response::Parts, Option<PeerBody>),
+        upload: Followed,
         takes_trailers: bool,
         terms: &mut Terms<'_>,
     ) -> Result<Response<Body>, Error> {
@@ -319,6 +320,9 @@ impl Forwarder {
                 peer.set_idle_limit((!media.may_be_silent()).then_some(self.body_idle_timeout));
                 peer.set_farewell(media.farewell(takes_trailers));
                 peer.belongs_to(terms.ends_at, terms.lifeline.take());
+                if let Some(upload) = upload {
+                    peer.set_counterpart(upload);
+                }
                 Body::Peer(Box::new(peer))
             }
         };

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::headers::Mapped;
 use super::{Error, trailers};
 use crate::web::Body;
-use crate::web::body::BodyError;
+use crate::web::body::{BodyError, Counterpart};
 
 /// A request's body as a connection takes it: the client's bytes, and those of its trailers that may cross.
 pub(super) struct Upload {
@@ -129,6 +129,12 @@ impl Progress {
             Poll::Ready(Some(Err(_))) => self.fault.set(Some(Fault::Gone)),
             Poll::Ready(_) => self.moved.set(Instant::now()),
         }
+    }
+}
+
+impl Counterpart for Progress {
+    fn broke_off(&self) -> bool {
+        self.fault.get().is_some_and(|fault| matches!(fault, Fault::Gone | Fault::Stalled))
     }
 }
 

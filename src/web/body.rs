@@ -132,6 +132,8 @@ pub struct PeerBody {
     transit: Option<Transit>,
     /// It is an answer's: what was given before it failed is to reach the client, and with it that there was an answer.
     is_answer: bool,
+    /// The other direction of the same exchange.
+    counterpart: Option<Rc<dyn Counterpart>>,
     /// Why it failed, and how many turns whoever writes it still has to send what came before.
     failed: Option<(BodyError, u8)>,
     over: bool,
@@ -152,6 +154,7 @@ impl PeerBody {
     fn from_source(incoming: Source, carrier: Option<Box<dyn Carrier>>) -> Self {
         Self {
             is_answer: carrier.is_some(),
+            counterpart: None,
             failed: None,
             incoming,
             carrier,
@@ -173,6 +176,11 @@ impl PeerBody {
     pub fn belongs_to(&mut self, end: Option<Instant>, lifeline: Option<Rc<Lifeline>>) {
         self.deadline.end = end;
         self.deadline.lifeline = lifeline;
+    }
+
+    /// The body that its sender is receiving meanwhile.
+    pub fn set_counterpart(&mut self, counterpart: Rc<dyn Counterpart>) {
+        self.counterpart = Some(counterpart);
     }
 
     /// How the reader is told of that end.
@@ -227,7 +235,12 @@ impl PeerBody {
             }
             Some(Err(error)) => {
                 self.carrier = None;
-                self.finish(if matches!(error, BodyError::Stalled) { End::Stalled } else { End::Cut });
+                self.finish(match error {
+                    BodyError::Stalled => End::Stalled,
+                    // What its sender can't have whole, it can't answer.
+                    _ if self.counterpart.as_ref().is_some_and(|upload| upload.broke_off()) => End::Abandoned,
+                    _ => End::Cut,
+                });
                 return self.fail(error, cx);
             }
             None => {
@@ -386,6 +399,12 @@ pub trait Carrier {
     /// The body was read to its end: the connection may serve again. A carrier that is dropped instead
     /// takes its connection with it.
     fn release(self: Box<Self>);
+}
+
+/// The body of the request that an answer belongs to.
+pub trait Counterpart {
+    /// Whether the client broke it off.
+    fn broke_off(&self) -> bool;
 }
 
 /// Which way a body flows.

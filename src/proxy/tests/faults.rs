@@ -89,6 +89,25 @@ fn a_client_that_goes_away_ends_the_exchange() {
     });
 }
 
+/// What fails first is the way to the application, and that is not its fault.
+#[test]
+fn a_client_that_goes_away_in_the_midst_of_both_directions_is_to_blame() {
+    worker(async {
+        let address = application(|_, mut stream| async move {
+            read_head(&mut stream).await.unwrap();
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nbeg").await;
+            read_rest(&mut stream).await;
+        })
+        .await;
+        let front = front(Protocol::Http1, forwarder(address)).await;
+        let mut client = front.connect().await;
+        client.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nbeg").await.unwrap();
+        read_head(&mut client).await.unwrap();
+        drop(client);
+        assert_eq!(front.tally.end().await, End::Abandoned);
+    });
+}
+
 #[test]
 fn what_is_no_answer_is_502() {
     let huge = format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "y".repeat(200 * 1024));
