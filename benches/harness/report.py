@@ -53,7 +53,13 @@ def head(results):
 def targets(results):
     words = {True: "yes", False: "**no**", None: "-"}
     lines = [[v.what, v.limit, v.measured, words[v.met], v.how] for v in verdicts(results)]
-    return "## Targets\n\n" + table(["what", "target", "measured", "met", "counter"], lines)
+    text = "## Targets\n\n" + table(["what", "target", "measured", "met", "counter"], lines)
+    if any(v.met is False for v in verdicts(results)):
+        text += (
+            "\nWhat the profile shows of the targets that are not met, and why they are not: "
+            "[decisions.md](decisions.md#where-a-request-goes-and-why-it-may-not-be-below-nginx-yet).\n"
+        )
+    return text
 
 
 def picture(results):
