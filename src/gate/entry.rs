@@ -13,7 +13,7 @@ use http::{HeaderValue, Method, Request, Response};
 use super::LocalService;
 use super::navigation::{Gist, Navigation};
 use super::service::Service;
-use crate::server::Tunnel;
+use crate::server::{Call, Tunnel};
 use crate::telemetry::{
     AccessRecord, Action, DropReason, Grounds, Journal, ReadyGrounds, RequestCounters, RequestId, RuleName,
 };
@@ -37,6 +37,8 @@ pub(super) struct Entry {
     forwarded: bool,
     /// The id of this request.
     pub(super) id: RequestId,
+    /// Its number on its connection.
+    pub(super) call: Call,
     /// Address of the client.
     pub(super) client: IpAddr,
     /// The service that it is for, once known.
@@ -87,6 +89,7 @@ impl Entry {
             tally: Rc::default(),
             forwarded: false,
             id,
+            call: Call::default(),
             client,
             local: None,
             // Until something accepts it, a request is not accepted: not even one whose client has gone.

@@ -44,7 +44,8 @@ impl Worker {
         let bound = session.filter(|_| !public);
         let tls = arrived.entrance != Entrance::PublicOnly;
         let told = arrived.recollection.told(entry, arrived, tls);
-        let inform = |status, headers: &HeaderMap| connection.inform(status, headers);
+        let call = entry.call;
+        let inform = |status, headers: &HeaderMap| connection.inform(call, status, headers);
         let terms = Terms {
             client: &told.fields,
             request_id: entry.id.as_str(),

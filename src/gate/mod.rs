@@ -47,7 +47,7 @@ use self::reject::Refusal;
 use self::streams::Streams;
 use crate::clock::Clock;
 use crate::proxy::Forwarder;
-use crate::server::{Connection, Handler, Lifecycle, Phase, RequestBody};
+use crate::server::{Call, Connection, Handler, Lifecycle, Phase, RequestBody};
 use crate::telemetry::{Journal, Log, Metrics, RequestCounters, RequestIds};
 use crate::web::Body;
 use crate::web::body::{BodyError, PeerBody};
@@ -215,9 +215,11 @@ impl Handler for Worker {
         self: Rc<Self>,
         request: &mut Request<Body>,
         connection: Rc<Connection>,
+        call: Call,
     ) -> Response<Body> {
         let client = connection.peer.ip().to_canonical();
         let mut entry = Entry::open(&self.journal, &self.counters, self.ids.next_id(), client, request);
+        entry.call = call;
         let origin =
             entry.has_origin.then(|| service::origin(request.headers())).flatten().map(str::to_owned);
         let admitted = caught(pin!(self.admit(request, &connection, &mut entry))).await;

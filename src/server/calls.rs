@@ -3,13 +3,14 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 
 use super::Handler;
-use super::connection::{Connection, Protocol};
-use super::front::{Bounds, Violation};
+use super::connection::{Call, Connection, Informed, Protocol};
+use super::front::{Bounds, StreamInterim, Violation};
 use super::intake::{check_http2, to_connect_answer, to_handshake, to_origin_form};
 use super::reply::{Reply, StreamExecutor};
 use super::request_body::RequestBody;
@@ -34,11 +35,18 @@ impl<H: Handler> hyper::service::Service<Request<Incoming>> for Calls<H> {
         let (call, in_flight) = self.connection.activity.begin();
         let Settled { violation, is_connect } = self.settle(&mut request, call);
         let is_http1 = self.connection.protocol == Protocol::Http1;
-        if is_http1 {
-            let is_http11 = request.version() == Version::HTTP_11;
-            self.connection.interim.begin(call, is_http11);
-            if !is_http11 {
-                self.connection.wire.end_by_closing();
+        let mut told = None;
+        match &self.connection.interim {
+            Informed::Http1(interim) => {
+                let is_http11 = request.version() == Version::HTTP_11;
+                interim.begin(call, is_http11);
+                if !is_http11 {
+                    self.connection.wire.end_by_closing();
+                }
+            }
+            Informed::Http2(interim) => {
+                interim.begin(call);
+                told = Some(Told { interim: interim.clone(), call, is_answered: false });
             }
         }
         let stream = self.streams.as_ref().map(StreamExecutor::clock);
@@ -51,9 +59,15 @@ impl<H: Handler> hyper::service::Service<Request<Incoming>> for Calls<H> {
             })
         });
         Box::pin(async move {
-            let mut response = handler.handle(&mut request, connection.clone()).await;
-            if connection.protocol == Protocol::Http1 {
-                end_connection_if_due(&connection, call, violation, &mut response);
+            let mut response = handler.handle(&mut request, connection.clone(), Call(call)).await;
+            match (&connection.interim, told) {
+                (Informed::Http1(interim), _) => {
+                    interim.end();
+                    end_connection_if_due(&connection, call, violation, &mut response);
+                }
+                (Informed::Http2(_), told) => {
+                    told.map(Told::answer);
+                }
             }
             if is_connect {
                 to_connect_answer(&mut response);
@@ -63,6 +77,28 @@ impl<H: Handler> hyper::service::Service<Request<Incoming>> for Calls<H> {
             }
             Ok(response.map(|body| Reply { body, stream, _in_flight: in_flight }))
         })
+    }
+}
+
+/// What an HTTP/2 client may be told of one call before its answer. Once the call is given up, nothing.
+struct Told {
+    interim: Arc<StreamInterim>,
+    call: u64,
+    is_answered: bool,
+}
+
+impl Told {
+    fn answer(mut self) {
+        self.interim.end(self.call);
+        self.is_answered = true;
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.interim.forget(self.call);
+        }
     }
 }
 
@@ -103,7 +139,6 @@ fn end_connection_if_due<B>(
     violation: Option<Violation>,
     response: &mut Response<B>,
 ) {
-    connection.interim.end();
     let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let unread = connection.wire.answered(call, switching);
     let asked = connection.last_answer.get() || connection.activity.wish() != Wish::Stay;

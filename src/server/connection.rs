@@ -11,7 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use http::{HeaderMap, StatusCode};
 
 use super::balance::Counted;
-use super::front::{Interim, Violation, Wire};
+use super::front::{Interim, StreamInterim, Violation, Wire};
 use super::lifecycle::{Lifecycle, Phase};
 use super::listener::Kind;
 use super::roster::{Activity, InFlight, Presence, Wish};
@@ -38,8 +38,7 @@ pub struct Connection {
     /// What the handler wants to find again at the next request of the connection.
     pub memory: RefCell<Option<Rc<dyn Any>>>,
     pub(super) wire: Arc<Wire>,
-    /// Used on HTTP/1 only.
-    pub(super) interim: Arc<Interim>,
+    pub(super) interim: Informed,
     pub(super) activity: Rc<Activity>,
     pub(super) lifecycle: Lifecycle,
     pub(super) last_answer: Cell<bool>,
@@ -53,6 +52,27 @@ pub enum Protocol {
     Http1,
     /// HTTP/2.
     Http2,
+}
+
+/// The number of a request on its connection, from 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Call(pub(super) u64);
+
+/// Who takes in what a client is told before its answer.
+#[derive(Debug)]
+pub(super) enum Informed {
+    Http1(Arc<Interim>),
+    Http2(Arc<StreamInterim>),
+}
+
+impl Informed {
+    /// Of a connection of which nothing has been read.
+    pub(super) fn new(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Http1 => Self::Http1(Arc::default()),
+            Protocol::Http2 => Self::Http2(Arc::default()),
+        }
+    }
 }
 
 /// What a connection occupies.
@@ -74,16 +94,23 @@ impl Connection {
     }
 
     /// Whether [`Self::inform`] reaches the client of the request that is being handled. Not on HTTP/1.0, which
-    /// has no informational answers, and not on HTTP/2, where hyper has no way to send them.
+    /// has no informational answers.
     pub fn takes_informational(&self) -> bool {
-        self.interim.is_accepted()
+        match &self.interim {
+            Informed::Http1(interim) => interim.is_accepted(),
+            Informed::Http2(interim) => interim.is_accepted(),
+        }
     }
 
-    /// Sends an informational answer (RFC 9110 section 15.2) ahead of the one that is being made. Only hints:
+    /// Sends an informational answer (RFC 9110 section 15.2) ahead of the one to `call` that is being made. Only hints:
     /// none that hyper sends itself (100) or that is final (101), and it may be dropped: where there are many,
     /// and where the client has not taken what came before.
-    pub fn inform(&self, status: StatusCode, headers: &HeaderMap) {
-        if self.interim.push(status, headers) {
+    pub fn inform(&self, call: Call, status: StatusCode, headers: &HeaderMap) {
+        let is_taken = match &self.interim {
+            Informed::Http1(interim) => interim.push(status, headers),
+            Informed::Http2(interim) => interim.push(call.0, status, headers),
+        };
+        if is_taken {
             // hyper flushes whenever it has polled the handler; nowhere does it promise to.
             self.activity.wake();
         }

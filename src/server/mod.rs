@@ -52,7 +52,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 
 pub use balance::ConnectionCounts;
-pub use connection::{Connection, Protocol, Tunnel};
+pub use connection::{Call, Connection, Protocol, Tunnel};
 pub use front::Violation;
 pub use lifecycle::{Lifecycle, Phase};
 pub use limits::Limits;
@@ -84,6 +84,7 @@ pub trait Handler: 'static {
         self: Rc<Self>,
         request: &mut Request<Self::Received>,
         connection: Rc<Connection>,
+        call: Call,
     ) -> impl Future<Output = Response<Self::Body>>;
 }
 

@@ -12,9 +12,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 
 use super::calls::Calls;
-use super::connection::{Connection, Place, Protocol};
+use super::connection::{Connection, Informed, Place, Protocol};
 use super::drive::{Conversation, Driver, Patience};
-use super::front::{Bounds, Front, Interim, Violation, Wire};
+use super::front::{Bounds, Front, Violation, Wire};
 use super::handshake::{HandshakeError, Shaken, Stream, shake};
 use super::limits::Limits;
 use super::park::Http1;
@@ -52,13 +52,13 @@ pub(super) async fn serve<H: Handler>(
     activity.touch();
     let Shaken { mut stream, client, protocol, sni, is_misdirected } = shaken;
     stream.limit_unsent(unsent(worker.open_connections()));
-    let (wire, interim) = (Arc::new(Wire::default()), Arc::new(Interim::default()));
+    let (wire, interim) = (Arc::new(Wire::default()), Informed::new(protocol));
     let is_tls = stream.is_tls();
     let bounds = bounds(&worker.limits, is_tls);
-    let front = match protocol {
-        Protocol::Http1 if is_misdirected => Front::refused(stream, wire.clone(), Violation::PlainText),
-        Protocol::Http1 => Front::http1(stream, wire.clone(), interim.clone(), bounds),
-        Protocol::Http2 => Front::http2(stream, wire.clone()),
+    let front = match &interim {
+        _ if is_misdirected => Front::refused(stream, wire.clone(), Violation::PlainText),
+        Informed::Http1(interim) => Front::http1(stream, wire.clone(), interim.clone(), bounds),
+        Informed::Http2(interim) => Front::http2(stream, wire.clone(), interim.clone()),
     };
     let driver = Driver {
         wire: wire.clone(),

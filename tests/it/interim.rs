@@ -1,13 +1,17 @@
 //! Answers before the answer: what the application hints at, and who is asked to send a body.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
-use crate::support::client::{FETCH, Raw};
+use crate::support::client::{FETCH, Raw, connect};
+use crate::support::soon;
 use crate::support::stage::{HOST, Stage};
 
 const EARLY: &str =
@@ -95,6 +99,50 @@ async fn early_hints_reach_the_client_before_the_answer() {
 }
 
 /// The same rules as for the answer itself.
+/// Each stream gets its own.
+#[tokio::test]
+async fn early_hints_reach_clients_of_http2_too() {
+    let (stage, go) = stage().await;
+    let tls = connect(stage.port, Some(HOST), &[b"h2"]).await.unwrap();
+    let (mut client, connection) = h2::client::handshake(tls).await.unwrap();
+    tokio::spawn(connection);
+    let mut ask = |name: &str| {
+        let request = http::Request::get(stage.url(&format!("/public/{name}"))).body(()).unwrap();
+        client.send_request(request, true).unwrap().0
+    };
+    let mut held = ask("held");
+    let mut others = ["200", "early", "dirty"].map(&mut ask);
+    let hint = soon("a hint", poll_fn(|cx| held.poll_informational(cx))).await.unwrap().unwrap();
+    assert_eq!(hint.status(), 103);
+    let links: Vec<_> = hint.headers().get_all("link").iter().collect();
+    assert_eq!(links, ["</a.css>; rel=preload", "</b.js>; rel=preload"]);
+    for (answer, wanted) in others.iter_mut().zip([&[][..], &[103, 102, 103], &[103]]) {
+        let mut seen = Vec::new();
+        loop {
+            let next = poll_fn(|cx| match answer.poll_informational(cx) {
+                Poll::Ready(Some(hint)) => Poll::Ready(Ok(hint.unwrap())),
+                _ => Pin::new(&mut *answer).poll(cx).map(Err),
+            });
+            match soon("an answer", next).await {
+                Ok(hint) => {
+                    for name in ["x-hop", "connection", "keep-alive", "content-length", "upgrade"] {
+                        assert!(!hint.headers().contains_key(name), "{name}");
+                    }
+                    assert!(hint.headers().get_all("set-cookie").iter().all(|cookie| cookie == "app=1"));
+                    seen.push(hint.status().as_u16());
+                }
+                Err(answer) => {
+                    assert_eq!(answer.unwrap().status(), 200);
+                    break;
+                }
+            }
+        }
+        assert_eq!(seen, wanted);
+    }
+    go.notify_one();
+    assert_eq!(soon("the answer", held).await.unwrap().status(), 200);
+}
+
 #[tokio::test]
 async fn early_hints_are_cleaned() {
     let (stage, _go) = stage().await;

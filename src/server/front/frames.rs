@@ -1,10 +1,12 @@
 //! The frame boundaries of one HTTP/2 connection (RFC 9113 section 4), to bound what the h2 crate does not:
-//! the time that an unfinished header block may take, and floods of frames that carry nothing. Pure but for
-//! the time that it is told. It never changes the bytes.
+//! the time that an unfinished header block may take, and floods of frames that carry nothing. It also sees which
+//! streams are opened, for [`super::stream_interim`]. Pure but for the time that it is told. It never changes the bytes.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use super::stream_interim::StreamInterim;
 
 /// Watches the bytes of a client.
 #[derive(Debug)]
@@ -18,9 +20,23 @@ pub(super) struct FrameWatch {
 
 #[derive(Debug)]
 enum State {
-    Preface { left: usize },
-    Header { bytes: [u8; HEADER_BYTES], have: usize },
-    Payload { left: usize, is_data: bool },
+    Preface {
+        left: usize,
+    },
+    Header {
+        bytes: [u8; HEADER_BYTES],
+        have: usize,
+    },
+    Payload {
+        left: usize,
+        is_data: bool,
+    },
+    /// One setting after another (RFC 9113 section 6.5.1).
+    Settings {
+        left: usize,
+        setting: [u8; SETTING_BYTES],
+        have: usize,
+    },
 }
 
 /// What is known after some bytes.
@@ -43,7 +59,7 @@ impl FrameWatch {
     }
 
     /// Looks at the next bytes, which arrived at `now`.
-    pub(super) fn advance(&mut self, mut bytes: &[u8], now: Instant) -> Watched {
+    pub(super) fn advance(&mut self, mut bytes: &[u8], now: Instant, streams: &StreamInterim) -> Watched {
         let mut abusive = false;
         while let Some((&byte, after)) = bytes.split_first() {
             match &mut self.state {
@@ -63,7 +79,22 @@ impl FrameWatch {
                     bytes = after;
                     if *have == HEADER_BYTES {
                         let header = *header;
-                        abusive |= !self.begin(header, now);
+                        abusive |= !self.begin(header, now, streams);
+                    }
+                }
+                State::Settings { left, setting, have } => {
+                    if let Some(slot) = setting.get_mut(*have) {
+                        *slot = byte;
+                    }
+                    (*left, *have, bytes) = (*left - 1, *have + 1, after);
+                    if *have == SETTING_BYTES {
+                        *have = 0;
+                        if let [0, HEADER_TABLE_SIZE, value @ ..] = *setting {
+                            streams.saw_table(u32::from_be_bytes(value));
+                        }
+                    }
+                    if *left == 0 {
+                        self.state = State::HEADER;
                     }
                 }
             }
@@ -76,16 +107,23 @@ impl FrameWatch {
             State::Preface { .. } => true,
             State::Header { have, .. } => self.in_block || have > 0,
             State::Payload { is_data, .. } => self.in_block || !is_data,
+            State::Settings { .. } => true,
         }
     }
 
     /// Takes a frame header. False: this frame is one too many.
-    fn begin(&mut self, [a, b, c, kind, flags, ..]: [u8; HEADER_BYTES], now: Instant) -> bool {
+    fn begin(&mut self, header: [u8; HEADER_BYTES], now: Instant, streams: &StreamInterim) -> bool {
+        let [a, b, c, kind, flags, stream @ ..] = header;
         let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         self.state = match length {
             0 => State::HEADER,
+            left if kind == SETTINGS => State::Settings { left, setting: [0; SETTING_BYTES], have: 0 },
             left => State::Payload { left, is_data: kind == DATA },
         };
+        if kind == HEADERS {
+            // One bit is reserved.
+            streams.saw_headers(u32::from_be_bytes(stream) & (u32::MAX >> 1));
+        }
         match kind {
             DATA if length == 0 && flags & END_STREAM == 0 => self.control.spend(now),
             DATA | WINDOW_UPDATE => {
@@ -141,9 +179,13 @@ impl Allowance {
 
 const PREFACE_BYTES: usize = 24;
 const HEADER_BYTES: usize = 9;
+const SETTING_BYTES: usize = 6;
+/// Of a setting's two bytes for its name the second; the first is 0 (RFC 9113 section 6.5.2).
+const HEADER_TABLE_SIZE: u8 = 1;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
@@ -160,6 +202,10 @@ const REFILL_EVERY: Duration = Duration::from_millis(5);
 mod tests {
     use super::*;
 
+    fn advance(watch: &mut FrameWatch, bytes: &[u8], now: Instant) -> Watched {
+        watch.advance(bytes, now, &StreamInterim::default())
+    }
+
     fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
         [&length[1..], &[kind, flags, 0, 0, 0, 1], payload].concat()
@@ -169,8 +215,8 @@ mod tests {
         let now = Instant::now();
         let mut watch = FrameWatch::new(now);
         assert!(watch.is_unfinished());
-        assert!(watch.advance(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r", now).unfinished);
-        assert!(!watch.advance(b"\n", now).unfinished);
+        assert!(advance(&mut watch, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r", now).unfinished);
+        assert!(!advance(&mut watch, b"\n", now).unfinished);
         (watch, now)
     }
 
@@ -189,9 +235,9 @@ mod tests {
             (frame(4, 0, b""), false),
         ] {
             let wanted = Watched { unfinished, abusive: false };
-            assert_eq!(after_preface().0.advance(&bytes, now), wanted, "{bytes:?}");
+            assert_eq!(advance(&mut after_preface().0, &bytes, now), wanted, "{bytes:?}");
             let (mut watch, _) = after_preface();
-            let last = bytes.iter().map(|byte| watch.advance(&[*byte], now)).last();
+            let last = bytes.iter().map(|byte| advance(&mut watch, &[*byte], now)).last();
             assert_eq!(last, Some(wanted), "byte by byte: {bytes:?}");
         }
     }
@@ -203,24 +249,30 @@ mod tests {
         {
             let (mut watch, now) = after_preface();
             let burst = frame(kind, flags, payload).repeat(BURST as usize);
-            assert!(!watch.advance(&burst, now).abusive, "kind {kind}");
-            assert!(watch.advance(&frame(kind, flags, payload), now).abusive, "kind {kind}");
+            assert!(!advance(&mut watch, &burst, now).abusive, "kind {kind}");
+            assert!(advance(&mut watch, &frame(kind, flags, payload), now).abusive, "kind {kind}");
             let later = now + REFILL_EVERY * 10;
-            assert!(!watch.advance(&frame(kind, flags, payload).repeat(10), later).abusive, "kind {kind}");
-            assert!(watch.advance(&frame(kind, flags, payload), later).abusive, "kind {kind}");
+            assert!(
+                !advance(&mut watch, &frame(kind, flags, payload).repeat(10), later).abusive,
+                "kind {kind}"
+            );
+            assert!(advance(&mut watch, &frame(kind, flags, payload), later).abusive, "kind {kind}");
         }
         // Each pause between two of them counts, however short.
         let (mut watch, now) = after_preface();
         let mut twice = (0..4 * BURST).map(|frames| now + REFILL_EVERY * frames / 2);
-        let abused = twice.position(|now| watch.advance(&frame(3, 0, b"0000"), now).abusive);
+        let abused = twice.position(|now| advance(&mut watch, &frame(3, 0, b"0000"), now).abusive);
         assert_eq!(abused, Some(2 * BURST as usize - 1), "half of them are paid for");
         let (mut watch, now) = after_preface();
         let download = [frame(WINDOW_UPDATE, 0, b"0000"), frame(6, 0, b"00000000")].concat().repeat(10_000);
-        assert!(!watch.advance(&download, now).abusive, "pings along with data that flows");
+        assert!(!advance(&mut watch, &download, now).abusive, "pings along with data that flows");
         let (mut watch, now) = after_preface();
         let reset = [frame(HEADERS, END_HEADERS, b"x"), frame(3, 0, b"0000")].concat().repeat(1001);
-        assert!(watch.advance(&reset, now).abusive, "requests earn no resets");
+        assert!(advance(&mut watch, &reset, now).abusive, "requests earn no resets");
         let (mut watch, now) = after_preface();
-        assert!(!watch.advance(&frame(DATA, END_STREAM, b"").repeat(10_000), now).abusive, "ends of uploads");
+        assert!(
+            !advance(&mut watch, &frame(DATA, END_STREAM, b"").repeat(10_000), now).abusive,
+            "ends of uploads"
+        );
     }
 }

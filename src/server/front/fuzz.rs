@@ -14,6 +14,7 @@ use super::chunked::ChunkParser;
 use super::frames::{FrameWatch, Watched};
 use super::framing::{Framing, Then};
 use super::head::{BodyKind, Bounds, Head, HeadParser};
+use super::stream_interim::StreamInterim;
 
 const BOUNDS: Bounds = Bounds { head_bytes: 2048, fields: 20, target_bytes: 512, scheme: "https" };
 
@@ -161,45 +162,71 @@ fn check_chunked(bytes: &[u8]) {
     }
 }
 
+/// What is known of an HTTP/2 connection after some bytes.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Known {
+    unfinished: bool,
+    abusive: bool,
+    /// How many streams were opened, and the last of them.
+    opened: (u64, u32),
+    /// Whether the client never made its table smaller.
+    is_fit: bool,
+}
+
 /// The bytes as all that a client sends on a connection that speaks HTTP/2, its preface left out.
 pub fn http2_front(bytes: &[u8]) {
     let now = Instant::now();
     let bytes = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", bytes].concat();
     let expected = reference(&bytes[24..]);
     for size in [usize::MAX, 1, 7] {
-        let mut watch = FrameWatch::new(now);
-        let (mut unfinished, mut abusive) = (true, false);
+        let (mut watch, streams) = (FrameWatch::new(now), StreamInterim::default());
+        let mut known = Known { unfinished: true, ..Known::default() };
         for piece in bytes.chunks(size) {
-            let Watched { unfinished: is, abusive: was } = watch.advance(piece, now);
-            unfinished = is;
-            abusive |= was;
+            let Watched { unfinished, abusive } = watch.advance(piece, now, &streams);
+            known.unfinished = unfinished;
+            known.abusive |= abusive;
         }
-        assert_eq!((unfinished, abusive), expected, "in pieces of {size}");
+        (known.opened, known.is_fit) = (streams.opened(), streams.is_accepted());
+        assert_eq!(known, expected, "in pieces of {size}");
     }
 }
 
 /// The same with all the bytes at hand, at one moment.
-fn reference(mut bytes: &[u8]) -> (bool, bool) {
+fn reference(mut bytes: &[u8]) -> Known {
     const BURST: u32 = 1000;
-    let (mut in_block, mut abusive, mut resets, mut control) = (false, false, BURST, BURST);
+    let (mut in_block, mut resets, mut control, mut table) = (false, BURST, BURST, 4096);
+    let mut known = Known { is_fit: true, ..Known::default() };
     loop {
         let Some((header, rest)) = bytes.split_at_checked(9) else {
-            return (in_block || !bytes.is_empty(), abusive);
+            return Known { unfinished: in_block || !bytes.is_empty(), ..known };
         };
-        let length = header[..3].iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
+        let number = |bytes: &[u8]| bytes.iter().fold(0, |number: u32, byte| number << 8 | u32::from(*byte));
+        let length = number(&header[..3]) as usize;
         let (kind, flags) = (header[3], header[4]);
         let purse = if kind == 3 { &mut resets } else { &mut control };
         match kind {
-            0 if length == 0 && flags & 1 == 0 => abusive |= !spend(purse),
+            0 if length == 0 && flags & 1 == 0 => known.abusive |= !spend(purse),
             0 | 1 | 8 | 9 => *purse = (*purse + 1).min(BURST),
-            _ => abusive |= !spend(purse),
+            _ => known.abusive |= !spend(purse),
         }
         if kind == 1 || kind == 9 {
             in_block = flags & 4 == 0;
         }
+        let stream = number(&header[5..]) & 0x7fff_ffff;
+        if kind == 1 && stream > known.opened.1 {
+            known.opened = (known.opened.0 + 1, stream);
+        }
+        if kind == 4 {
+            for setting in
+                rest[..length.min(rest.len())].chunks_exact(6).filter(|setting| setting[..2] == [0, 1])
+            {
+                let before = std::mem::replace(&mut table, number(&setting[2..]));
+                known.is_fit &= table >= before;
+            }
+        }
         match rest.get(length..) {
             Some(rest) => bytes = rest,
-            None => return (in_block || kind != 0, abusive),
+            None => return Known { unfinished: in_block || kind != 0, ..known },
         }
     }
 }

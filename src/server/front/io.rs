@@ -12,6 +12,7 @@ use super::frames::FrameWatch;
 use super::framing::{Framing, Progress, Then};
 use super::head::Bounds;
 use super::interim::{Insertion, Interim};
+use super::stream_interim::{StreamInsertion, StreamInterim};
 use super::wire::{Upgrade, Wire};
 use super::{STAND_IN, Violation};
 
@@ -26,19 +27,25 @@ pub(in crate::server) struct Front<T> {
     ready: Vec<u8>,
     ready_from: usize,
     write_blocked: bool,
-    /// On HTTP/1, for what is written between hyper's bytes.
-    interim: Option<Arc<Interim>>,
-    insertion: Insertion,
+    inserts: Inserts,
     /// The end of the connection is all that tells the client that it got everything, so it is an end only after a
     /// proper one: whatever else drops the connection resets it.
     resets: bool,
     closing: Closing,
 }
 
+/// What is written between hyper's bytes.
+#[derive(Debug)]
+enum Inserts {
+    Nothing,
+    Http1(Arc<Interim>, Insertion),
+    Http2(Arc<StreamInterim>, StreamInsertion),
+}
+
 #[derive(Debug)]
 enum Reader {
     Http1(Box<Http1>),
-    Http2(Box<FrameWatch>),
+    Http2(Box<FrameWatch>, Arc<StreamInterim>),
     /// HTTP/2 that is being thrown off: what still comes is discarded.
     Http2Over,
     /// No longer HTTP.
@@ -79,28 +86,49 @@ pub(in crate::server) trait Arrivals {
     fn reset_when_dropped(&self, resets: bool);
 }
 
+impl Inserts {
+    fn note_write(&mut self) {
+        match self {
+            Self::Nothing => {}
+            Self::Http1(_, insertion) => insertion.note_write(),
+            Self::Http2(_, insertion) => insertion.note_write(),
+        }
+    }
+
+    fn note_flush(&mut self) {
+        match self {
+            Self::Nothing => {}
+            Self::Http1(interim, insertion) => insertion.note_flush(interim),
+            Self::Http2(interim, insertion) => insertion.note_flush(interim),
+        }
+    }
+}
+
 impl<T> Front<T> {
     /// An HTTP/1 connection.
     pub(in crate::server) fn http1(inner: T, wire: Arc<Wire>, interim: Arc<Interim>, bounds: Bounds) -> Self {
         let http1 = Http1 { framing: Framing::new(bounds), held: Vec::new(), awaits_upgrade: false };
-        Self { interim: Some(interim), ..Self::new(inner, wire, Reader::Http1(Box::new(http1))) }
+        let inserts = Inserts::Http1(interim, Insertion::default());
+        Self::new(inner, wire, Reader::Http1(Box::new(http1)), inserts)
     }
 
     /// An HTTP/2 connection.
-    pub(in crate::server) fn http2(inner: T, wire: Arc<Wire>) -> Self {
+    pub(in crate::server) fn http2(inner: T, wire: Arc<Wire>, interim: Arc<StreamInterim>) -> Self {
         wire.progress(0, false, true);
-        Self::new(inner, wire, Reader::Http2(Box::new(FrameWatch::new(Instant::now()))))
+        let watch = Box::new(FrameWatch::new(Instant::now()));
+        let inserts = Inserts::Http2(interim.clone(), StreamInsertion::default());
+        Self::new(inner, wire, Reader::Http2(watch, interim), inserts)
     }
 
     /// A connection whose first bytes are known to be wrong, whatever they are.
     pub(in crate::server) fn refused(inner: T, wire: Arc<Wire>, violation: Violation) -> Self {
         wire.refuse(1, violation);
-        let mut front = Self::new(inner, wire, Reader::Refused);
+        let mut front = Self::new(inner, wire, Reader::Refused, Inserts::Nothing);
         front.ready = STAND_IN.to_vec();
         front
     }
 
-    fn new(inner: T, wire: Arc<Wire>, reader: Reader) -> Self {
+    fn new(inner: T, wire: Arc<Wire>, reader: Reader, inserts: Inserts) -> Self {
         Self {
             inner,
             wire,
@@ -108,8 +136,7 @@ impl<T> Front<T> {
             ready: Vec::new(),
             ready_from: 0,
             write_blocked: false,
-            interim: None,
-            insertion: Insertion::default(),
+            inserts,
             resets: false,
             closing: Closing::No,
         }
@@ -233,10 +260,15 @@ impl<T> Front<T> {
     where
         T: AsyncWrite + Unpin,
     {
-        let Some(interim) = self.interim.as_ref().filter(|interim| self.insertion.is_due(interim)) else {
-            return Poll::Ready(Ok(()));
+        let result = match &mut self.inserts {
+            Inserts::Http1(interim, insertion) if insertion.is_due(interim) => {
+                insertion.poll_write(interim, &mut self.inner, cx)
+            }
+            Inserts::Http2(interim, insertion) if insertion.is_due(interim) => {
+                insertion.poll_write(interim, &mut self.inner, cx)
+            }
+            _ => return Poll::Ready(Ok(())),
         };
-        let result = self.insertion.poll_write(interim, &mut self.inner, cx);
         self.note_write(&result);
         result
     }
@@ -247,7 +279,7 @@ impl<T> Front<T> {
         match &self.reader {
             Reader::Http1(http1) => http1.framing.in_body() || !http1.held.is_empty(),
             Reader::Refused | Reader::Broken(_) | Reader::Http2Over => true,
-            Reader::Http2(_) | Reader::Tunnel => false,
+            Reader::Http2(..) | Reader::Tunnel => false,
         }
     }
 
@@ -314,8 +346,8 @@ impl<T: AsyncRead + AsyncWrite + Arrivals + Unpin> AsyncRead for Front<T> {
                 _ if fresh.is_empty() => return Poll::Ready(Ok(())),
                 Reader::Tunnel => return Poll::Ready(Ok(())),
                 Reader::Http1(_) => this.sift(buf, before),
-                Reader::Http2(watch) => {
-                    let watched = watch.advance(fresh, Instant::now());
+                Reader::Http2(watch, streams) => {
+                    let watched = watch.advance(fresh, Instant::now(), streams);
                     this.wire.progress(0, false, watched.unfinished);
                     if watched.abusive {
                         this.wire.abusive();
@@ -336,7 +368,7 @@ impl<T: AsyncRead + AsyncWrite + Arrivals + Unpin> AsyncWrite for Front<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         ready!(this.poll_insert(cx))?;
-        this.insertion.note_write();
+        this.inserts.note_write();
         this.guard_end();
         let result = Pin::new(&mut this.inner).poll_write(cx, bytes);
         this.note_write(&result);
@@ -350,7 +382,7 @@ impl<T: AsyncRead + AsyncWrite + Arrivals + Unpin> AsyncWrite for Front<T> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         ready!(this.poll_insert(cx))?;
-        this.insertion.note_write();
+        this.inserts.note_write();
         this.guard_end();
         let result = Pin::new(&mut this.inner).poll_write_vectored(cx, slices);
         this.note_write(&result);
@@ -367,9 +399,7 @@ impl<T: AsyncRead + AsyncWrite + Arrivals + Unpin> AsyncWrite for Front<T> {
         if this.wire.is_to_look() && this.inner.has_left(this.wire.is_in_body()) {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
-        if let Some(interim) = &this.interim {
-            this.insertion.note_flush(interim);
-        }
+        this.inserts.note_flush();
         ready!(this.poll_insert(cx))?;
         let result = Pin::new(&mut this.inner).poll_flush(cx);
         this.note_write(&result);

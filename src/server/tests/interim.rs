@@ -1,7 +1,10 @@
 //! Informational answers between hyper's own.
 
-use http::Request;
-use http_body_util::{BodyExt as _, Full};
+use std::pin::Pin;
+use std::task::Poll;
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
 use tokio::io::AsyncWriteExt as _;
 
 use super::support::*;
@@ -76,11 +79,105 @@ async fn who_knows_no_hints_gets_none() {
     let server = Server::start(limits()).await;
     let answers = exchange(&server, get("/hints?3", "1.0")).await;
     assert_eq!(statuses(&answers), [200], "{answers}");
-    let mut http2 = server.http2().await;
-    let request = Request::get("https://a/hints?3").body(Full::default()).unwrap();
-    let answer = within(http2.send_request(request)).await.unwrap();
-    assert_eq!(answer.status(), 200);
-    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "hinted");
+}
+
+/// What a client of HTTP/2 is told of one request before its answer, and that.
+async fn told(mut answer: h2::client::ResponseFuture) -> (Vec<String>, u16) {
+    within(async {
+        let mut links = Vec::new();
+        loop {
+            let next = std::future::poll_fn(|cx| match answer.poll_informational(cx) {
+                Poll::Ready(Some(hint)) => Poll::Ready(Ok(hint.unwrap())),
+                _ => Pin::new(&mut answer).poll(cx).map(Err),
+            });
+            match next.await {
+                Ok(hint) => {
+                    assert_eq!(hint.status(), StatusCode::EARLY_HINTS);
+                    links.push(hint.headers()["link"].to_str().unwrap().to_owned());
+                }
+                Err(answer) => return (links, answer.unwrap().status().as_u16()),
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn hints_over_http2_are_of_their_stream() {
+    let server = Server::start(limits()).await;
+    let (mut client, connection) = within(h2::client::handshake(server.connect(b"h2").await)).await.unwrap();
+    tokio::spawn(connection);
+    let mut ask = |target: &str, more: usize| {
+        let request = Request::get(format!("https://a{target}"));
+        // So that there is something to learn for the tables of both sides.
+        let request = (0..more).fold(request, |request, at| request.header(format!("x-{at}"), target));
+        client.send_request(request.body(()).unwrap(), true).unwrap().0
+    };
+    let links = |count: usize| (0..count).map(|at| format!("</{at}.css>; rel=preload")).collect::<Vec<_>>();
+    for round in 0..3 {
+        let held = ask("/hints-hold?1", round);
+        let answers = [1, 4, 0, 2].map(|count| (count, ask(&format!("/hints?{count}"), round)));
+        for (count, answer) in answers {
+            assert_eq!(told(answer).await, (links(count), 200), "{round}");
+        }
+        assert_eq!(told(ask("/", 0)).await, (vec![], 200));
+        server.shared.release.notify_one();
+        assert_eq!(told(held).await, (links(1), 200));
+    }
+    // Not before the answer only, but without waiting for it.
+    let mut held = ask("/hints-hold?2", 0);
+    for link in links(2) {
+        let hint = within(std::future::poll_fn(|cx| held.poll_informational(cx))).await.unwrap().unwrap();
+        assert_eq!(hint.headers()["link"], link);
+    }
+    server.shared.release.notify_one();
+    assert_eq!(told(held).await, (vec![], 200));
+}
+
+/// Beside a download that the client does not take, hints are dropped or come whole.
+#[tokio::test]
+async fn hints_over_http2_do_not_break_what_is_under_way() {
+    let server = Server::start(limits()).await;
+    let mut builder = h2::client::Builder::new();
+    builder.initial_window_size(1 << 24).initial_connection_window_size(1 << 24);
+    let (mut client, connection) =
+        within(builder.handshake::<_, Bytes>(server.connect(b"h2").await)).await.unwrap();
+    tokio::spawn(connection);
+    let mut ask = |target: &str| {
+        let request = Request::get(format!("https://a{target}")).body(()).unwrap();
+        client.send_request(request, true).unwrap().0
+    };
+    let download = ask("/large");
+    let hinted: Vec<_> = (0..50).map(|_| ask("/hints?3")).collect();
+    let mut body = within(download).await.unwrap().into_body();
+    let mut left = LARGE;
+    while let Some(data) = within(body.data()).await {
+        let data = data.unwrap();
+        left -= data.len();
+        body.flow_control().release_capacity(data.len()).unwrap();
+    }
+    assert_eq!(left, 0);
+    for answer in hinted {
+        let (links, status) = told(answer).await;
+        assert_eq!(status, 200);
+        assert!(links.len() <= 3, "{links:?}");
+    }
+}
+
+/// What can't be told apart is not told at all.
+#[tokio::test]
+async fn hints_over_http2_end_with_a_smaller_table() {
+    let server = Server::start(limits()).await;
+    let mut builder = h2::client::Builder::new();
+    builder.header_table_size(0);
+    let (mut client, connection) =
+        within(builder.handshake::<_, Bytes>(server.connect(b"h2").await)).await.unwrap();
+    tokio::spawn(connection);
+    for _ in 0..2 {
+        let request = Request::get("https://a/hints?3").body(()).unwrap();
+        let answer = client.send_request(request, true).unwrap().0;
+        assert_eq!(told(answer).await, (vec![], 200));
+    }
 }
 
 #[tokio::test]

@@ -21,8 +21,8 @@ use tokio::sync::{Notify, oneshot};
 use tokio_rustls::client::TlsStream;
 
 use crate::server::{
-    Connection, ConnectionCounts, Event, Handler, Kind, Lifecycle, Limits, Listener, RequestBody, RunError,
-    Stopped, Violation, bind, run,
+    Call, Connection, ConnectionCounts, Event, Handler, Kind, Lifecycle, Limits, Listener, RequestBody,
+    RunError, Stopped, Violation, bind, run,
 };
 
 /// How long each `/busy` takes.
@@ -152,6 +152,7 @@ impl Handler for Told {
         self: Rc<Self>,
         request: &mut Request<Option<RequestBody>>,
         connection: Rc<Connection>,
+        call: Call,
     ) -> Response<Body> {
         if let Some(violation) = Violation::of(request) {
             self.0.seen.lock().unwrap().push(format!("refused {violation:?}"));
@@ -222,7 +223,7 @@ impl Handler for Told {
                 for at in 0..count {
                     let link = format!("</{at}.css>; rel=preload").parse().unwrap();
                     let headers = http::HeaderMap::from_iter([(http::header::LINK, link)]);
-                    connection.inform(StatusCode::EARLY_HINTS, &headers);
+                    connection.inform(call, StatusCode::EARLY_HINTS, &headers);
                 }
                 if request.uri().path() == "/hints-hold" {
                     self.0.release.notified().await;
