@@ -131,6 +131,7 @@ fn signed_in(sessions: &Sessions, now: UnixTime) -> HeaderMap {
         auth_time: Some(now),
         grant: None,
         id_token: None,
+        replaced: Vec::new(),
     };
     let session = Session::new(login, now).unwrap();
     let fields = sessions.seal(&session, &HeaderMap::new()).unwrap();

@@ -190,6 +190,7 @@ fn cookie_size(service: &Service, oidc: &oidc::Config) -> Finding {
             auth_time: None,
             grant: None,
             id_token: None,
+            replaced: Vec::new(),
         };
         let session = Session::new(login, clock.now()).ok()?;
         let cookies =

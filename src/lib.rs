@@ -81,6 +81,7 @@ pub mod config;
 pub mod devidp;
 pub mod digits;
 pub mod explain;
+pub mod file;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;

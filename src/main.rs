@@ -12,7 +12,7 @@ use portcullis::config::{self, Config, Environment};
 use portcullis::session::{self, KeyPlace};
 use portcullis::tag::Claims;
 use portcullis::trial::TrialError;
-use portcullis::{check, explain, run, trial};
+use portcullis::{check, explain, file, run, trial};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -120,8 +120,8 @@ fn read_claims(path: &Path) -> Result<Claims, String> {
     if path == Path::new("-") {
         std::io::stdin().take(MAX_CLAIMS_BYTES).read_to_string(&mut text).map_err(|error| failed(&error))?;
     } else {
-        let file = std::fs::File::open(path).map_err(|error| failed(&error))?;
-        file.take(MAX_CLAIMS_BYTES).read_to_string(&mut text).map_err(|error| failed(&error))?;
+        let bytes = file::read(path, MAX_CLAIMS_BYTES).map_err(|error| failed(&error))?;
+        text.push_str(std::str::from_utf8(&bytes).map_err(|error| failed(&error))?);
     }
     serde_json::from_str(&text).map_err(|error| failed(&format!("not a JSON object of claims: {error}")))
 }

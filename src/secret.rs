@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroize;
 
+use crate::file;
+
 /// A value that must never reach a log, page, metric, panic or Debug. Wiped when dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret<T: Zeroize = String>(T);
@@ -66,16 +68,15 @@ impl Source {
 
 /// Reads a text file of at most [`MAX_FILE_BYTES`], without its trailing newline.
 pub fn read_file(path: &Path) -> Result<Secret<String>, SourceError> {
-    use std::io::Read as _;
-
     let failed = |cause| SourceError::Unreadable { path: path.to_owned(), cause };
-    let file = std::fs::File::open(path).map_err(failed)?;
-    let mut text = String::new();
-    file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
-    if text.len() as u64 > MAX_FILE_BYTES {
-        text.zeroize();
+    let mut bytes = file::read(path, MAX_FILE_BYTES + 1).map_err(failed)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(SourceError::TooLarge { path: path.to_owned() });
     }
+    let mut text = String::from_utf8(std::mem::take(&mut *bytes)).map_err(|error| {
+        error.into_bytes().zeroize();
+        failed(std::io::Error::new(std::io::ErrorKind::InvalidData, "it is not UTF-8 text"))
+    })?;
     if text.ends_with('\n') {
         text.pop();
         if text.ends_with('\r') {

@@ -1,12 +1,12 @@
 //! The files of a configuration: which ones, in which order, and their text. Knows nothing of YAML.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Source;
 use super::error::{Mistake, Place};
 use super::problem::Problem;
+use crate::file;
 
 /// Most bytes of one file.
 pub const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
@@ -59,6 +59,9 @@ fn read_directory(directory: &Path) -> (Vec<Text>, Vec<Mistake>) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name.ends_with(".yaml") && !name.starts_with('.') {
             paths.push(path);
+        } else if !name.starts_with('.') && is_yaml_by_another_name(&name) {
+            // Rules of one file may be narrower than those of another: to leave one out could open what it closes.
+            return about(Problem::OtherEnding { name: name.into_owned() });
         }
         if paths.len() > MAX_FILES {
             return about(Problem::TooManyFiles { most: MAX_FILES });
@@ -69,6 +72,11 @@ fn read_directory(directory: &Path) -> (Vec<Text>, Vec<Mistake>) {
     }
     paths.sort();
     gather(paths)
+}
+
+fn is_yaml_by_another_name(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name.ends_with(".yaml") || name.ends_with(".yml")
 }
 
 fn gather(paths: impl IntoIterator<Item = PathBuf>) -> (Vec<Text>, Vec<Mistake>) {
@@ -87,13 +95,11 @@ fn gather(paths: impl IntoIterator<Item = PathBuf>) -> (Vec<Text>, Vec<Mistake>)
 
 fn read_file(path: &Path) -> Result<String, Problem> {
     let unreadable = |cause: std::io::Error| Problem::Unreadable { cause: cause.to_string() };
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    let mut bytes = file::read(path, MAX_FILE_BYTES + 1).map_err(unreadable)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(Problem::FileTooLarge { most: MAX_FILE_BYTES });
     }
-    String::from_utf8(bytes).map_err(|_| Problem::NotUtf8)
+    String::from_utf8(std::mem::take(&mut *bytes)).map_err(|_| Problem::NotUtf8)
 }
 
 fn mistake(path: &Path, order: usize, problem: Problem) -> Mistake {

@@ -19,6 +19,8 @@ pub enum Problem {
     NotUtf8,
     #[error("no *.yaml file in this directory; put the configuration there, or name a file")]
     NoFiles,
+    #[error("{name} in this directory is not read, for it does not end in .yaml; rename it, or move it away")]
+    OtherEnding { name: String },
     #[error("more than {most} *.yaml files in this directory; merge some")]
     TooManyFiles { most: usize },
     #[error("is empty; write at least the section `services`, or remove the file")]

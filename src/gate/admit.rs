@@ -67,6 +67,9 @@ impl Worker {
         entry: &mut Entry,
     ) -> Result<Response<Body>, Refusal> {
         if let Some(violation) = Violation::of(request) {
+            if matches!(violation, Violation::HeadTooLarge | Violation::TooManyFields) {
+                self.shed_logins(request, connection, entry);
+            }
             return Err(Refusal::Malformed(violation));
         }
         let arrived = self.arrive(request, connection, entry)?;
@@ -109,6 +112,20 @@ impl Worker {
                 Box::pin(self.sign_in(&arrived, request, wishes, absent, entry)).await
             }
             Next::StepUp(wanted) => Box::pin(self.step_up(&arrived, request, wanted, entry)).await,
+        }
+    }
+
+    /// Takes login cookies off a browser whose requests are too large, and would be until these expire: many pages that
+    /// are opened at once each begin a login before the first of them is back to count them. Over HTTP/1 such a head is
+    /// not read to its end, and there is nothing to see.
+    fn shed_logins(&self, request: &Request<Body>, connection: &Connection, entry: &mut Entry) {
+        let Some(listener) = self.listeners.get(connection.listener) else { return };
+        let Ok((_, local)) = self.service_of(listener, request) else { return };
+        if let Some(party) = &local.service.relying_party
+            && listener.entrance == Entrance::Tls
+        {
+            let logins = party.login_cookies.evict(request.headers());
+            entry.cookies.extend(logins.iter().map(|id| party.login_cookies.clear(id)));
         }
     }
 

@@ -103,12 +103,13 @@ fn session_matters(service: &Service) -> bool {
 fn keep_private(headers: &mut HeaderMap) {
     let mut directives: Vec<String> = Vec::new();
     for value in headers.get_all(CACHE_CONTROL) {
-        for directive in value.to_str().unwrap_or_default().split(',').map(str::trim) {
-            let name = directive.split('=').next().unwrap_or_default().to_ascii_lowercase();
-            if matches!(name.as_str(), "private" | "no-store") {
+        for directive in directives_of(value.to_str().unwrap_or_default()) {
+            // With field names behind it, `private` is about those fields only.
+            if directive.eq_ignore_ascii_case("private") || directive.eq_ignore_ascii_case("no-store") {
                 return;
             }
-            if !matches!(name.as_str(), "" | "public" | "s-maxage") {
+            let name = directive.split('=').next().unwrap_or_default().to_ascii_lowercase();
+            if !matches!(name.as_str(), "" | "public" | "s-maxage" | "private") {
                 directives.push(directive.to_owned());
             }
         }
@@ -117,6 +118,16 @@ fn keep_private(headers: &mut HeaderMap) {
     if let Ok(value) = HeaderValue::try_from(directives.join(", ")) {
         headers.insert(CACHE_CONTROL, value);
     }
+}
+
+/// Cut at the commas that are not within quotes.
+fn directives_of(value: &str) -> impl Iterator<Item = &str> {
+    let mut quoted = false;
+    let cut = move |character| {
+        quoted ^= character == '"';
+        character == ',' && !quoted
+    };
+    value.split(cut).map(str::trim)
 }
 
 impl From<Stripped> for CookieHeader {
@@ -141,6 +152,8 @@ mod tests {
             (&["s-maxage=10, no-transform"], "no-transform, private"),
             (&["no-store"], "no-store"),
             (&["max-age=5, Private"], "max-age=5, Private"),
+            (&["private=\"x, y\", max-age=5"], "max-age=5, private"),
+            (&["no-cache=\"private, x\""], "no-cache=\"private, x\", private"),
         ] {
             let mut headers: HeaderMap =
                 sent.iter().map(|value| (CACHE_CONTROL, HeaderValue::from_static(value))).collect();

@@ -17,8 +17,9 @@ use crate::clock::{Millis, UnixTime};
 use crate::oidc::{self, Begin, CallbackError, CallbackParameters, Identity, Transaction};
 use crate::path::NormalPath;
 use crate::policy::{Caller, Decision};
-use crate::session::revocation::Entry as Ending;
-use crate::session::{Absent, Grant, NewSession, Purpose, Session, SessionError, TransactionId, Why};
+use crate::session::{
+    Absent, Grant, MOST_REPLACED, NewSession, Purpose, Session, SessionError, SessionId, TransactionId, Why,
+};
 use crate::telemetry::{DropReason, Event, Level, LoginResult};
 use crate::web::Body;
 
@@ -58,9 +59,9 @@ struct State {
 }
 
 /// A login that ended well.
-#[derive(Clone, Copy)]
 struct Finished<'a> {
     identity: &'a Identity,
+    replaced: Vec<SessionId>,
     born: Millis,
     /// Where its browser wanted to go.
     target: &'a str,
@@ -143,7 +144,11 @@ impl Worker {
             Err(error) => return Err(self.provider_failed(arrived, error.into(), again, entry)),
         };
         let state: Option<State> = open(party, Purpose::State, parameters.state());
-        let pending = state.as_ref().and_then(|state| self.pending(party, request.headers(), state));
+        // Callbacks come to the canonical host, where their login began.
+        let pending = state
+            .as_ref()
+            .filter(|_| arrived.host.name == service.canonical_host)
+            .and_then(|state| self.pending(party, request.headers(), state));
         let Some((id, pending)) = pending else {
             return self.stale_login(arrived, party, request, state, parameters.error(), entry).await;
         };
@@ -158,8 +163,8 @@ impl Worker {
         let born = party.revocations.birth();
         match party.provider.finish(parameters, pending.transaction).await {
             Ok(identity) => {
-                self.end_strangers_session(arrived, party, request.headers(), &identity).await;
-                let finished = Finished { identity: &identity, born, target: &pending.target };
+                let replaced = self.replaced(arrived, party, request.headers(), &identity).await;
+                let finished = Finished { identity: &identity, replaced, born, target: &pending.target };
                 self.log_in(arrived, party, request.headers(), finished, entry).await
             }
             Err(error) => Err(self.provider_failed(arrived, error, login, entry)),
@@ -236,20 +241,24 @@ impl Worker {
         self.redirect_to_provider(arrived, party, request.headers(), wanted, entry).await
     }
 
-    /// Ends the session that the browser had until now, if it is somebody else's: whoever has a copy of its cookie, and
-    /// may have planted it here, is to be left with nothing.
-    async fn end_strangers_session(
+    /// The sessions of this person that the browser had until now: they go on, for what is open in other tabs, and end
+    /// with the new one. Ends what it had of somebody else: whoever has a copy of its cookie, and may have planted it
+    /// here, is to be left with nothing.
+    async fn replaced(
         &self,
         arrived: &Arrived<'_>,
         party: &RelyingParty,
         headers: &HeaderMap,
         identity: &Identity,
-    ) {
-        if let Ok(before) = self.caller(arrived, party, headers).await
-            && before.session.subject != identity.subject
-        {
-            party.revocations.end(Ending::Session(before.session.id), Why::Replaced).await;
-        }
+    ) -> Vec<SessionId> {
+        let Ok(before) = self.caller(arrived, party, headers).await else { return Vec::new() };
+        let mut replaced = [&[before.session.id], &*before.session.replaced].concat();
+        let is_theirs =
+            before.session.subject == identity.subject && before.session.issuer == identity.issuer;
+        let over = replaced.split_off(if is_theirs { MOST_REPLACED.min(replaced.len()) } else { 0 });
+        // They are over here, whoever can be told.
+        let _ = party.revocations.end_each(over, Why::Replaced).await;
+        replaced
     }
 
     /// Makes the session of a login that ended well.
@@ -258,7 +267,7 @@ impl Worker {
         arrived: &Arrived<'_>,
         party: &RelyingParty,
         headers: &HeaderMap,
-        Finished { identity, born, target }: Finished<'_>,
+        Finished { identity, replaced, born, target }: Finished<'_>,
         entry: &mut Entry,
     ) -> Result<Response<Body>, Refusal> {
         let service = &arrived.local.service;
@@ -280,6 +289,7 @@ impl Worker {
                 from_user_info: identity.from_user_info.clone(),
             }),
             id_token: party.kept_id_token(identity.id_token.clone()),
+            replaced,
         };
         let made = async {
             let mut session = Session::new(login, self.clock.now())?;
@@ -306,7 +316,7 @@ impl Worker {
             Err(error) => {
                 self.login_event(arrived, entry, LoginResult::refused, "provider", &error.to_string());
                 return Err(match error {
-                    SessionError::TooLarge { claim, .. } => Refusal::SessionTooLarge { claim },
+                    SessionError::TooLarge { part, .. } => Refusal::SessionTooLarge { part },
                     error => Refusal::Internal(error.to_string()),
                 });
             }

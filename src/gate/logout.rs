@@ -26,8 +26,8 @@ use super::service::{LOGOUT_PATH, RelyingParty, Service};
 use super::{LocalService, Worker};
 use crate::clock::UnixTime;
 use crate::oidc::{EndSession, LogoutToken, LogoutTokenError};
-use crate::session::revocation::Entry as Ending;
-use crate::session::{Absent, Purpose, Session, Why};
+use crate::session::revocation::{Entry as Ending, LedgerError};
+use crate::session::{Absent, MAX_CLOCK_DIFFERENCE, Purpose, Session, Why};
 use crate::telemetry::{Event, Level};
 use crate::web::Body;
 
@@ -100,18 +100,25 @@ impl Worker {
         if !ours {
             return Err(Refusal::ForgedLogout { logout: service.url(LOGOUT_PATH) });
         }
-        entry.cookies.extend(party.sessions.clear(headers));
+        let cleared = party.sessions.clear(headers);
         let Some(known) = known else {
+            entry.cookies.extend(cleared);
             let way_out = was_over.then(|| way_out(service, party, None)).flatten();
             return Ok(self.sent_away(arrived, entry, way_out));
         };
         // From here on all is done, also if the client goes away.
-        let ended = party.revocations.end(Ending::Session(known.session.id), Why::Logout);
+        let all = known.session.replaced.iter().chain([&known.session.id]).copied();
+        let ended = party.revocations.end_each(all, Why::Logout);
         let event = Event::new("logout", Level::Info).service(&service.name).request(entry.id);
         let event = event.subject(&known.session.subject).session(&known.session.id);
         self.journal.log().event(event);
         let way_out = tokio::task::spawn_local(take_leave(arrived.local.clone(), known));
-        let ((), way_out) = tokio::join!(ended, way_out);
+        let (ended, way_out) = tokio::join!(ended, way_out);
+        if ended == Err(LedgerError::NotShared) {
+            // With its cookies, the browser can try again.
+            return Err(service.store_refusal());
+        }
+        entry.cookies.extend(cleared);
         Ok(self.sent_away(arrived, entry, way_out.ok().flatten()))
     }
 
@@ -158,7 +165,11 @@ impl Worker {
             ));
         }
         entry.subject = token.subject.as_deref().map(Into::into);
-        self.end_at_providers_word(arrived, party, entry, &token).await;
+        if self.end_at_providers_word(arrived, party, entry, &token).await == Err(LedgerError::NotShared) {
+            // The provider may send it again.
+            party.replays.forget(&token.jti);
+            return Err(arrived.local.service.store_refusal());
+        }
         Ok(self.reply(arrived, entry).acknowledged())
     }
 
@@ -168,22 +179,24 @@ impl Worker {
         party: &RelyingParty,
         entry: &Entry,
         token: &LogoutToken,
-    ) {
+    ) -> Result<(), LedgerError> {
         let issuer = party.provider.issuer();
         let (ending, which) = match (&token.sid, &token.subject) {
             (Some(sid), _) => (Ending::ProviderSession { issuer, sid }, "the session of this sid"),
             (None, Some(subject)) => (Ending::Subject { issuer, subject }, "all sessions of this subject"),
             // A verified logout token has one of both.
-            (None, None) => return,
+            (None, None) => return Ok(()),
         };
-        let ended = party.revocations.end(ending, Why::BackChannel);
+        // A token that comes again, at another replica or after a restart, must not end what began after it was made.
+        let made = token.issued_at.plus(MAX_CLOCK_DIFFERENCE);
+        let ended = party.revocations.end_until(ending, made, Why::BackChannel);
         let event = Event::new("backchannel-logout", Level::Info).request(entry.id).message(which);
         let event = event.service(&arrived.local.service.name);
         self.journal.log().event(match &entry.subject {
             Some(subject) => event.subject(subject),
             None => event,
         });
-        ended.await;
+        ended.await
     }
 
     fn refuse_logout_token(&self, arrived: &Arrived<'_>, entry: &mut Entry, why: &str) -> Response<Body> {
@@ -210,7 +223,9 @@ impl Worker {
                 let ended = party.revocations.end(ending, Why::FrontChannel);
                 let event = Event::new("frontchannel-logout", Level::Info).request(entry.id);
                 self.journal.log().event(event.service(&arrived.local.service.name));
-                ended.await;
+                if ended.await == Err(LedgerError::NotShared) {
+                    return Err(arrived.local.service.store_refusal());
+                }
             }
             _ => entry.detail = Some("ignored: not this issuer and a session of this service".to_owned()),
         }

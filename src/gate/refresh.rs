@@ -239,7 +239,8 @@ impl Refreshes {
                 self.tell(service, base, event.message(format!("{reason}; the session is over")));
                 // An old copy that is refused says nothing about the session that came after it.
                 if self.known(base).is_none() {
-                    party.revocations.end(Ending::Session(base.id), Why::Refused).await;
+                    // It is over here, whoever can be told.
+                    let _ = party.revocations.end(Ending::Session(base.id), Why::Refused).await;
                     party.sessions.remove(base).await;
                 }
             }

@@ -9,6 +9,7 @@ use super::entry::Entry;
 use crate::path::PathError;
 use crate::policy::{Ambiguous, Denial, Held, Policy, Rule};
 use crate::server::Violation;
+use crate::session::LargestPart;
 use crate::telemetry::DropReason;
 use crate::web::Body;
 use crate::web::respond::{self, Audience, Because, Need, Reply, StepUp};
@@ -52,7 +53,7 @@ pub(super) enum Refusal {
     /// The login cookie did not come back, twice.
     LoginCookieMissing { login: String },
     /// What the login gave does not fit into cookies.
-    SessionTooLarge { claim: String },
+    SessionTooLarge { part: LargestPart },
     /// The provider, or what it answered.
     Provider { error: oidc::Error, login: String },
     /// The session store.
@@ -112,7 +113,7 @@ impl Refusal {
             Self::ForgedLogout { logout } => given.logout_refused(&logout),
             // The callback and what follows is only ever seen by a person.
             Self::LoginCookieMissing { login } => reply(Audience::Person).login_cookie_missing(&login),
-            Self::SessionTooLarge { claim } => given.session_too_large(&claim),
+            Self::SessionTooLarge { part } => given.session_too_large(&part.to_string()),
             Self::Provider { error, login } => provider(&given, &error, &login),
             Self::Store { .. } => given.store_unavailable(STORE_RETRY),
             Self::TwoSessions { logout } => given.two_sessions(&logout),
@@ -147,9 +148,7 @@ impl Refusal {
             Self::LoginCookieMissing { .. } => {
                 (Login, "the login cookie did not come back, twice".to_owned())
             }
-            Self::SessionTooLarge { claim } => {
-                (Login, format!("the session is too large, mostly by the claim `{claim}`"))
-            }
+            Self::SessionTooLarge { part } => (Login, format!("the session is too large, mostly by {part}")),
             Self::Provider { error, .. } => (Login, error.to_string()),
             Self::Store { why } => (Login, format!("the session store can't be used: {why}")),
             Self::TwoSessions { .. } => (Login, "the request carries two different sessions".to_owned()),

@@ -171,6 +171,7 @@ mod tests {
             auth_time: None,
             grant: None,
             id_token: None,
+            replaced: Vec::new(),
         };
         let session = Session::new(login, START).unwrap();
         for (now, wanted) in [

@@ -16,7 +16,7 @@ use crate::oidc::Provider;
 use crate::proxy::Connector;
 use crate::server::{self, Kind};
 use crate::session::redis::{Scope, Store};
-use crate::session::revocation::{DiskLedger, Ledger, Replays};
+use crate::session::revocation::{DiskLedger, Ledger, Replays, SharedAndKept};
 use crate::session::{
     Binding, KeyRing, LoginCookies, OwnCookies, Revocations, Sealer, Sessions, SharedEndings, StoreLedger,
 };
@@ -127,7 +127,11 @@ impl Assembly<'_> {
                 StoreLedger::new(store.clone(), &Scope::new(binding), max_lifetime, Handle::current());
             Arc::new(ledger) as Arc<dyn Ledger>
         });
-        let ledger = shared.or_else(|| self.ledger.map(|ledger| ledger.clone() as Arc<dyn Ledger>));
+        let kept = self.ledger.map(|ledger| ledger.clone() as Arc<dyn Ledger>);
+        let ledger = match (shared, kept) {
+            (Some(shared), Some(kept)) => Some(Arc::new(SharedAndKept { shared, kept }) as Arc<dyn Ledger>),
+            (shared, kept) => shared.or(kept),
+        };
         let revocations = Arc::new(Revocations::new(
             service.name.clone(),
             service.session.max_lifetime,

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::gate;
-use crate::session::revocation::Entry;
+use crate::session::revocation::{Entry, LedgerError};
 use crate::session::{SessionId, Why};
-use crate::telemetry::admin::{EndError, EndSessions, Ending};
+use crate::telemetry::admin::{EndError, EndSessions, Ending, NotEverywhere};
 use crate::telemetry::{Event, Level, Log};
 
 /// Ends sessions of these services.
@@ -32,6 +32,12 @@ pub(super) fn end_sessions(services: Vec<Arc<gate::Service>>, log: Log) -> Arc<E
         };
         let ended = party.revocations.end(entry, Why::Admin);
         log.event(event);
-        Ok(ended)
+        Ok(Box::pin(async move {
+            match ended.await {
+                Err(LedgerError::NotShared) => Err(NotEverywhere),
+                // The ledger of this process tells about its own trouble.
+                Err(LedgerError::NotDurable) | Ok(()) => Ok(()),
+            }
+        }))
     })
 }

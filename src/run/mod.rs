@@ -10,6 +10,7 @@ mod readiness;
 mod watched;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
@@ -124,11 +125,11 @@ impl Proxy {
             Some(redis) => Some(Store::new(redis.clone(), Handle::current(), events::store_events(&log))?),
             None => None,
         };
-        // What was ended is told to all processes where they share sessions, and else kept for the next start.
+        // What was ended is kept for the next start, and told to all processes where they share sessions.
         let ledger = config
             .state_directory
             .as_deref()
-            .filter(|_| served && store.is_none())
+            .filter(|_| served)
             .map(|state| Arc::new(DiskLedger::new(state, clock.clone(), events::ledger_events(&log))));
         let ledger = ledger.as_ref();
         let assembly = Assembly {
@@ -250,9 +251,14 @@ pub fn run(config: &Config, format: telemetry::Format) -> Result<(), StartError>
         outlive_hangups(&options.log)?;
         Proxy::assemble(config, &options)?.serve(stop).await
     });
+    // Not for ever: what reads files may be stuck in a file system that does not answer.
+    control.shutdown_timeout(FILES_PATIENCE);
     writer.finish();
     result
 }
+
+/// How long what reads files may go on at the end.
+const FILES_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Resolves at SIGTERM or SIGINT.
 pub fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {

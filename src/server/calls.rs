@@ -65,9 +65,8 @@ impl<H: Handler> hyper::service::Service<Request<Incoming>> for Calls<H> {
                     interim.end();
                     end_connection_if_due(&connection, call, violation, &mut response);
                 }
-                (Informed::Http2(_), told) => {
-                    told.map(Told::answer);
-                }
+                (Informed::Http2(_), Some(told)) => told.answer(),
+                (Informed::Http2(_), None) => {}
             }
             if is_connect {
                 to_connect_answer(&mut response);

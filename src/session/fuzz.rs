@@ -79,6 +79,7 @@ fn session(subject: &str, bytes: usize) -> Session {
         auth_time: None,
         grant: None,
         id_token: None,
+        replaced: Vec::new(),
     };
     Session::new(login, NOW).unwrap()
 }

@@ -45,7 +45,7 @@ pub use keygen::{KeyPlace, add_key, new_key};
 pub use keys::{KeyId, KeyMistake, KeyRing, MAX_KEYS};
 pub use login::{LOGIN_LIFETIME, LoginCookies, MAX_LOGINS, TransactionId};
 pub use own::{OwnCookies, Stripped};
-pub use payload::{Grant, NewSession, Session, SessionId};
+pub use payload::{Grant, MOST_REPLACED, NewSession, Session, SessionId};
 pub use revocation::{Revocations, Why};
 pub use seal::{Binding, MAX_PLAIN_BYTES, Purpose, SealError, Sealer};
 pub use stored::{Leased, SharedEndings, StoreLedger};
@@ -287,13 +287,13 @@ pub enum Absent {
 pub enum SessionError {
     /// The provider gave more than fits in cookies (12 of them, 40 KiB together).
     #[error(
-        "the session is too large for cookies: the claim `{claim}` alone takes {bytes} bytes; \
+        "the session is too large for cookies: {part} alone takes {bytes} bytes; \
          have the identity provider send less of it"
     )]
     TooLarge {
-        /// The claim that takes most room.
-        claim: String,
-        /// The room that it takes, in bytes of JSON.
+        /// What takes most room.
+        part: LargestPart,
+        /// How much, in bytes.
         bytes: usize,
     },
     /// The session could not be put into the store.
@@ -304,8 +304,19 @@ pub enum SessionError {
     Seal(#[from] SealError),
 }
 
+/// The part of a session that takes most room.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LargestPart {
+    /// A claim, by its name.
+    #[error("the claim `{0}`")]
+    Claim(String),
+    /// What it is refreshed with.
+    #[error("the refresh token")]
+    RefreshToken,
+}
+
 /// A session is sealed anew when this part of the idle timeout has passed.
 const SEALS_PER_IDLE_TIMEOUT: u32 = 10;
 
 /// How far the clocks of two replicas may be apart; a session dated later than this is refused.
-const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(60);
+pub const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(60);

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::redis::Ticket;
 use super::seal::SealError;
-use super::{SessionError, packed};
+use super::{LargestPart, SessionError, packed};
 use crate::clock::{Millis, UnixTime};
 use crate::secret::Secret;
 use crate::tag::Claims;
@@ -54,9 +54,15 @@ pub struct Session {
     pub grant: Option<Grant>,
     /// The last ID token, where it may be needed as the hint of a logout (RP-Initiated Logout 1.0 section 2).
     pub id_token: Option<Secret<String>>,
+    /// Sessions of the same person that the same browser had before, the latest first: what is open in them goes on, and
+    /// ends with this one at the logout. At most [`MOST_REPLACED`].
+    pub replaced: Vec<SessionId>,
     /// The ticket of its record, if that is in the store. Not part of the record.
     pub ticket: Option<Ticket>,
 }
+
+/// Most sessions that one takes the place of without ending them.
+pub const MOST_REPLACED: usize = 3;
 
 /// What a session is refreshed with, and when that is due.
 #[derive(Clone, PartialEq)]
@@ -111,6 +117,8 @@ pub struct NewSession<'a> {
     pub grant: Option<Grant>,
     /// The ID token itself, if it is to be kept.
     pub id_token: Option<Secret<String>>,
+    /// What it takes the place of; see [`Session::replaced`].
+    pub replaced: Vec<SessionId>,
 }
 
 impl Session {
@@ -133,6 +141,7 @@ impl Session {
             revision: 0,
             grant: login.grant,
             id_token: login.id_token,
+            replaced: login.replaced,
             ticket: None,
         })
     }
@@ -164,14 +173,18 @@ impl Session {
 
     /// The error that it is.
     pub(super) fn too_large(&self) -> SessionError {
-        let (claim, bytes) = self.biggest_claim();
-        SessionError::TooLarge { claim, bytes }
+        let (part, bytes) = self.largest_part();
+        SessionError::TooLarge { part, bytes }
     }
 
-    /// The claim that takes most room, and how much, in bytes of JSON.
-    fn biggest_claim(&self) -> (String, usize) {
-        let sizes = self.claims.iter().map(|(name, value)| (name.clone(), value.to_string().len()));
-        sizes.max_by_key(|(_, bytes)| *bytes).unwrap_or_else(|| ("sub".to_owned(), self.subject.len()))
+    /// What takes most room, and how much, in bytes of JSON.
+    fn largest_part(&self) -> (LargestPart, usize) {
+        let claim = |name: &str| LargestPart::Claim(name.to_owned());
+        let claims = self.claims.iter().map(|(name, value)| (claim(name), value.to_string().len()));
+        let token =
+            self.grant.as_ref().map(|grant| (LargestPart::RefreshToken, grant.refresh_token.expose().len()));
+        let sizes = claims.chain(token).max_by_key(|(_, bytes)| *bytes);
+        sizes.unwrap_or_else(|| (claim("sub"), self.subject.len()))
     }
 
     pub(super) fn to_payload(&self, sealed_at: UnixTime) -> Result<Zeroizing<Vec<u8>>, SealError> {
@@ -194,6 +207,7 @@ impl Session {
             revision: self.revision,
             grant: self.grant.as_ref().map(GrantText::of),
             id_token: id_token.filter(|_| packed.is_none()).map(Cow::Borrowed),
+            replaced: self.replaced.iter().map(ToString::to_string).collect(),
         };
         let mut bytes = Zeroizing::new(serde_json::to_vec(&payload).map_err(|_| SealError::Encoding)?);
         if let Some(packed) = packed {
@@ -230,6 +244,7 @@ impl Session {
             revision: payload.revision,
             grant: payload.grant.map(GrantText::into_grant),
             id_token: id_token.map(Secret::new),
+            replaced: payload.replaced.iter().map(|id| SessionId::parse(id)).collect::<Option<_>>()?,
             ticket: None,
         })
     }
@@ -311,6 +326,8 @@ struct Payload<'a> {
     grant: Option<GrantText<'a>>,
     #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
     id_token: Option<Cow<'a, str>>,
+    #[serde(rename = "p", default, skip_serializing_if = "Vec::is_empty")]
+    replaced: Vec<String>,
 }
 
 /// A [`Grant`] as JSON.

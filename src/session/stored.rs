@@ -197,9 +197,13 @@ impl Ledger for StoreLedger {
         Box::pin(async move {
             match told.await {
                 Ok(Ok(())) => Ok(()),
-                _ => Err(LedgerError),
+                _ => Err(LedgerError::NotShared),
             }
         })
+    }
+
+    fn is_shared(&self) -> bool {
+        true
     }
 }
 

@@ -85,6 +85,7 @@ fn login(claims: &Claims) -> Session {
         auth_time: Some(START.minus(MINUTE)),
         grant: None,
         id_token: None,
+        replaced: Vec::new(),
     };
     Session::new(login, START).unwrap()
 }
@@ -358,6 +359,7 @@ fn only_named_claims_are_kept_and_new_names_are_noticed() {
         auth_time: None,
         grant: None,
         id_token: None,
+        replaced: Vec::new(),
     };
     let session = Session::new(login, START).unwrap();
     assert_eq!(session.claims.keys().collect::<Vec<_>>(), ["email", "https://acme.com/roles"]);

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::RequestId;
-use super::written::{Time, escape};
+use super::written::{Time, escape, value};
 
 /// How much an event matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -120,7 +120,7 @@ impl Event {
         }
         if let Some(subject) = &self.subject {
             line.push_str(" sub=");
-            escape(line, subject);
+            value(line, subject);
         }
         if let Some(session) = &self.session {
             line.push_str(" session=");
@@ -129,12 +129,13 @@ impl Event {
         if let Some(blame) = self.blame {
             let _ = write!(line, " blame={blame}");
         }
+        if let Some(id) = &self.request_id {
+            let _ = write!(line, " id={id}");
+        }
+        // Last, for it may be in others' words.
         if let Some(message) = &self.message {
             line.push_str(": ");
             escape(line, message);
-        }
-        if let Some(id) = &self.request_id {
-            let _ = write!(line, " id={id}");
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::RequestId;
-use super::written::{Stamp, escape};
+use super::written::{Stamp, escape, value};
 use crate::digits::{push_address, push_number, push_three_digits};
 
 /// What became of a request.
@@ -222,11 +222,11 @@ impl AccessRecord<'_> {
         }
         if let Some(subject) = subject {
             line.push_str(" sub=");
-            escape(line, subject);
+            value(line, subject);
         }
         if let Some(tags) = tags {
             line.push_str(" tags=");
-            escape(line, &tags.join(","));
+            value(line, &tags.join(","));
         }
         let _ = write!(line, " client={} id={}", self.client, self.request_id);
         if let Some(service) = self.service {

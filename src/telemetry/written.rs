@@ -61,11 +61,40 @@ pub fn escape(line: &mut String, text: &str) {
     }
 }
 
+/// Appends a value that others chose: in quotes where it could pass for something else of the line.
+pub fn value(line: &mut String, text: &str) {
+    if !text.contains([' ', '=', '"', ':']) {
+        return escape(line, text);
+    }
+    line.push('"');
+    for (place, part) in text.split('"').enumerate() {
+        line.push_str(if place > 0 { "\\\"" } else { "" });
+        escape(line, part);
+    }
+    line.push('"');
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_value_is_one() {
+        for (text, wanted) in [
+            ("alice@example.com", "alice@example.com"),
+            ("al\nice", "al\\nice"),
+            ("a id=1", "\"a id=1\""),
+            ("a\" id=\"1", "\"a\\\" id=\\\"1\""),
+            ("a: b", "\"a: b\""),
+            ("\u{1b}[1m x", "\"\\u{1b}[1m x\""),
+        ] {
+            let mut line = String::new();
+            value(&mut line, text);
+            assert_eq!(line, wanted);
+        }
+    }
 
     #[test]
     fn a_stamp_follows_the_clock() {

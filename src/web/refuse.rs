@@ -242,18 +242,18 @@ impl Reply<'_> {
         })
     }
 
-    /// 403: what has to be kept of the claims does not fit into cookies, mostly because of `claim`.
-    pub fn session_too_large(&self, claim: &str) -> Response<Body> {
-        let claim = shortened(claim);
+    /// 403: what has to be kept does not fit into cookies, mostly because of `part`: "the claim ...".
+    pub fn session_too_large(&self, part: &str) -> Response<Body> {
+        let part = shortened(part);
         self.refuse(&Notice {
-            next: "Trying again will not help. Ask whoever runs this site to let the identity provider send fewer values.".into(),
+            next: "Trying again will not help. Ask whoever runs this site to let the identity provider send less.".into(),
             links: vec![HOME],
             ..Notice::new(
                 StatusCode::FORBIDDEN,
                 "session-too-large",
                 "Your account carries too much",
-                format!("Your identity provider said so much about you, above all in \u{201c}{claim}\u{201d}, that it does not fit into a session. You were not signed in."),
-                format!("The session would be too large; the claim \u{201c}{claim}\u{201d} is the largest part of it."),
+                format!("What your identity provider sent about you, above all {part}, does not fit into a session. You were not signed in."),
+                format!("The session would be too large; the largest part of it is {part}."),
             )
         })
     }

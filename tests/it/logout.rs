@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::support::client::{Browser, FETCH, NAVIGATION};
+use crate::support::client::{Browser, FETCH, NAVIGATION, Raw};
 use crate::support::idp::{Algorithm, Behaviour, Endpoint, Key, Signer, find, random, set};
-use crate::support::stage::{Plan, Stage};
+use crate::support::stage::{HOST, Plan, Stage};
 
 const BACKCHANNEL: &str = "/aporeto/oidc/backchannel-logout";
 const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
@@ -174,6 +174,15 @@ async fn the_provider_ends_sessions() {
     // A token is taken once: it can't be kept to end sessions for ever.
     tell(&stage, &token).await.expect(400);
     assert!(is_alive(&stage, &again).await);
+    // Nor does one that is late, or comes again where nobody remembers it, end what began after it was made.
+    let late = |claims: &mut Value| {
+        let made = claims["iat"].as_u64().unwrap() - 61;
+        set(claims, "iat", json!(made));
+    };
+    tell(&stage, &stage.idp.logout_token(late)).await.expect(200);
+    assert!(is_alive(&stage, &again).await);
+    tell(&stage, &stage.idp.logout_token(|_| {})).await.expect(200);
+    assert!(!is_alive(&stage, &again).await);
 
     // The provider goes on with a session that it has ended. Nobody is sent to it again and again for that.
     provider_session(&stage, Some("one"), "alice");
@@ -314,6 +323,33 @@ async fn front_channel_logout() {
     }
     load(&format!("iss={issuer}&sid=one")).await;
     assert!(!is_alive(&stage, &browser).await);
+}
+
+/// SES-01: what a browser had of the same person before, another tab's login or a weaker one, goes on until the logout, and
+/// ends with it wherever a copy is. Only so many are kept.
+#[tokio::test]
+async fn a_logout_ends_what_a_login_replaced() {
+    let stage = stage().await;
+    let mut browser = stage.browser();
+    let mut copies = Vec::new();
+    for _ in 0..6 {
+        stage.login(&mut browser, "/aporeto/oidc/login?return=/app/").await.expect(303);
+        copies.push(browser.clone());
+    }
+    let mut alive = Vec::new();
+    for copy in &copies {
+        alive.push(is_alive(&stage, copy).await);
+    }
+    assert_eq!(alive, [false, false, true, true, true, true], "the last one, and three that it replaced");
+    let mut stream = Raw::connect(stage.port, HOST).await;
+    let cookie = copies[2].cookies(HOST);
+    stream.send(format!("GET /app/sse HTTP/1.1\r\nHost: {HOST}\r\nCookie: {cookie}\r\n\r\n")).await;
+    stream.until("data: ").await.expect("an event");
+    browser.send("POST", &stage.url("/aporeto/oidc/logout"), &[SAME_ORIGIN], b"").await.expect(303);
+    for copy in &copies {
+        assert!(!is_alive(&stage, copy).await);
+    }
+    stream.until("0\r\n\r\n").await.expect("the end of the events");
 }
 
 /// SES-10: a session that somebody planted is over when somebody else logs in, and was never theirs.

@@ -276,6 +276,25 @@ async fn strangers_evict_no_login() {
     browser.navigate(&stage.url("/app/")).await.expect(200);
 }
 
+/// WEB-06: many pages that are opened at once each begin a login, before any of them is back with a cookie. What they leave
+/// may be more than a request can hold: then it is taken off again, and the browser is not locked out.
+#[tokio::test]
+async fn many_logins_at_once_lock_nobody_out() {
+    let stage = Stage::usual().await;
+    let mut browser = stage.browser().http2();
+    let long = "x".repeat(2000);
+    for number in 0..30 {
+        let mut tab = stage.browser();
+        tab.navigate(&stage.url(&format!("/app/{number}?{long}"))).await.expect(302);
+        for (name, value) in tab.named("__Host-portcullis-login") {
+            browser.jar.push((HOST.to_owned(), name, value));
+        }
+    }
+    let refused = browser.navigate(&stage.url("/app/")).await.expect(431);
+    assert!(refused.set_cookies().len() > 20, "{:?}", refused.set_cookies());
+    browser.follow(&stage.url("/app/")).await.expect(200);
+}
+
 #[tokio::test]
 async fn there_is_a_logout() {
     let stage = Stage::usual().await;

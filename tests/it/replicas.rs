@@ -176,6 +176,32 @@ async fn an_end_is_heard_everywhere() {
     assert!(took < Duration::from_secs(1), "{took:?}");
 }
 
+/// An end that the other replicas can't be told of is not called done, and may be sent again.
+#[tokio::test]
+async fn an_end_that_nobody_hears_of_is_not_called_done() {
+    let redis = Redis::start().await;
+    let stage = two(&redis).await;
+    let browser = stage.logged_in().await;
+    assert_eq!(statuses(&stage, &browser).await, [200; 2]);
+    let token = format!("logout_token={}", stage.idp.logout_token(|_| {}));
+    let back_channel = stage.url_of(0, "/aporeto/oidc/backchannel-logout");
+    let tell = async || {
+        Browser::new(stage.idp.secrets()).send("POST", &back_channel, &[FORM], token.as_bytes()).await
+    };
+    redis.freeze();
+    let answer = tell().await.expect(503);
+    assert!(!answer.header("retry-after").is_empty());
+    let logout = stage.url_of(0, "/aporeto/oidc/logout");
+    let answer = browser.clone().send("POST", &logout, &[SAME_ORIGIN], b"").await;
+    assert!(matches!(answer.status, 303 | 503), "{answer:?}");
+    redis.thaw();
+    let told = async { while tell().await.status != 200 {} };
+    soon("the token to be taken", told).await;
+    let took = both_answer(&stage, &browser, 401).await;
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    tell().await.expect(400);
+}
+
 /// The refresh token that is given back at a logout is the latest, whichever replica got it; and nothing of a logout is
 /// left undone because the client does not wait for its answer.
 #[tokio::test]

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use crate::support::client::{Answer, Browser, Pairs};
 use crate::support::expect::problem;
 use crate::support::proxy::Proxy;
+use crate::support::redis::Redis;
 use crate::support::stage::{Plan, Stage};
 
 const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
@@ -77,6 +78,37 @@ async fn a_restart_revives_nobody() {
     let record = dead[0].clone().fetch(&stage.url("/app/")).await;
     let record = stage.proxy.record(record.header("x-request-id")).await;
     assert!(record["detail"].as_str().unwrap().contains("logged out"), "{record}");
+}
+
+/// With sessions in Redis: what is ended while it does not answer is not called done, and is over at the next start too.
+#[tokio::test]
+async fn a_restart_revives_nobody_whose_end_redis_missed() {
+    let redis = Redis::start().await;
+    let state = Arc::new(TempDir::new().unwrap());
+    let in_redis = |plan: &mut Plan| {
+        plan.config["session"]["store"] = json!("redis");
+        plan.config["session"]["redis"] = json!({ "url": redis.url() });
+    };
+    let stage = Stage::build(in_redis, state.clone()).await.unwrap();
+    let [browser, bystander] = [stage.logged_in().await, stage.logged_in().await];
+    let login = stage.proxy.line("the login", |line| line["event"] == "login").await;
+    redis.freeze();
+    let ended = format!("service=app&session={}", login["session"].as_str().unwrap());
+    let answer = call(&stage, &[FORM], &ended).await.expect(503);
+    assert!(answer.text().contains("send this again"), "{}", answer.text());
+    redis.thaw();
+    let mut stage = stage;
+    for kill in [true, false] {
+        stage = match kill {
+            true => again(stage, &state, Proxy::kill).await,
+            false => again(stage, &state, stop).await,
+        };
+        let available = |line: &Value| line["event"] == "store-available";
+        stage.proxy.line("Redis", available).await;
+        assert!(!lives(&stage, &browser).await, "revived (killed: {kill})");
+        assert!(lives(&stage, &bystander).await);
+    }
+    call(&stage, &[FORM], &ended).await.expect(200);
 }
 
 /// A rolling restart on one host: the new process starts while the old one still has the file.

@@ -74,12 +74,12 @@ impl Ledger for DiskLedger {
         list.put(*revocation, self.0.clock.now());
         let (tell, told) = oneshot::channel();
         if state.is_in_trouble || state.waiting.len() >= MAX_WAITING {
-            return Box::pin(std::future::ready(Err(LedgerError)));
+            return Box::pin(std::future::ready(Err(LedgerError::NotDurable)));
         }
         state.waiting.push(tell);
         drop(state);
         self.0.wake.notify_all();
-        Box::pin(async move { told.await.unwrap_or(Err(LedgerError)) })
+        Box::pin(async move { told.await.unwrap_or(Err(LedgerError::NotDurable)) })
     }
 }
 
@@ -192,7 +192,7 @@ impl Shared {
         }
         for waiting in waiting {
             // Whoever has gone needs no answer.
-            let _ = waiting.send(written.as_ref().map(|_| ()).map_err(|_| LedgerError));
+            let _ = waiting.send(written.as_ref().map(|_| ()).map_err(|_| LedgerError::NotDurable));
         }
         written
     }
@@ -220,7 +220,7 @@ impl Shared {
         let mut state = self.state();
         state.is_in_trouble = true;
         for waiting in state.waiting.drain(..) {
-            let _ = waiting.send(Err(LedgerError));
+            let _ = waiting.send(Err(LedgerError::NotDurable));
         }
     }
 

@@ -24,19 +24,18 @@ mod replays;
 mod tests;
 
 use std::fmt;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{MAX_CLOCK_DIFFERENCE, Session};
+use super::{MAX_CLOCK_DIFFERENCE, Session, SessionId};
 use crate::clock::{Clock, Millis, UnixTime};
 
 use self::list::List;
 
 pub use self::disk::{DiskEvent, DiskEvents, DiskLedger, LEDGER_FILE};
 pub use self::entry::{Entry, REVOCATION_BYTES, Revocation, Why};
-pub use self::ledger::{Ledger, LedgerError, Written};
+pub use self::ledger::{Ledger, LedgerError, SharedAndKept, Written};
 pub use self::list::MAX_ENTRIES;
 pub use self::replays::{MAX_REPLAYS, Replays};
 
@@ -114,27 +113,52 @@ impl Revocations {
 
     /// Ends what `entry` names, for every worker at once: it is done when this returns, also if the future is
     /// dropped. The future is there for those who want to answer "done": it resolves when the end would survive
-    /// the process, or, if the ledger is broken or takes longer than [`DURABLE_WITHIN`], without that and with
-    /// an event. Wants a runtime with a timer.
+    /// the process, or, if the ledger is broken or takes longer than [`DURABLE_WITHIN`], with an error and an event.
+    /// Wants a runtime with a timer.
     #[must_use = "wait for it before telling anybody that the session is over for good"]
-    pub fn end(&self, entry: Entry<'_>, why: Why) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        let made = self.moment();
+    pub fn end(&self, entry: Entry<'_>, why: Why) -> Written {
+        self.end_those_until(entry, self.moment(), why)
+    }
+
+    /// The same of several sessions.
+    #[must_use = "wait for it before telling anybody that the sessions are over for good"]
+    pub fn end_each(&self, sessions: impl IntoIterator<Item = SessionId>, why: Why) -> Written {
+        let ended: Vec<_> = sessions.into_iter().map(|id| self.end(Entry::Session(id), why)).collect();
+        Box::pin(async move {
+            for ended in ended {
+                ended.await?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The same of a [`Entry::Subject`] for the sessions that were made up to `time`, which others have said: it counts
+    /// only where it has passed.
+    #[must_use = "wait for it before telling anybody that the session is over for good"]
+    pub fn end_until(&self, entry: Entry<'_>, time: UnixTime, why: Why) -> Written {
+        self.end_those_until(entry, self.moment().min(Millis::from(time)), why)
+    }
+
+    fn end_those_until(&self, entry: Entry<'_>, made: Millis, why: Why) -> Written {
         let revocation = Revocation::new(entry, why, made, self.clock.now().plus(self.remembered_for));
         let folded = self.remember(revocation);
         (self.events)(&self.service, Event::Ended { why });
-        let Some(ledger) = &self.ledger else { return Box::pin(std::future::ready(())) };
+        let Some(ledger) = &self.ledger else { return Box::pin(std::future::ready(Ok(()))) };
         let written = ledger.append(&self.service, &revocation);
         if let Some(folded) = folded {
             // In the same commit most likely; if it is lost, the next one says the same and more.
             drop(ledger.append(&self.service, &folded));
         }
         let (service, events, slow) = (self.service.clone(), self.events.clone(), self.slow.clone());
+        let too_late = if ledger.is_shared() { LedgerError::NotShared } else { LedgerError::NotDurable };
         Box::pin(async move {
             // What is wrong with it, a ledger tells itself; that it hangs, it can't.
-            let hangs = tokio::time::timeout(DURABLE_WITHIN, written).await.is_err();
+            let written = tokio::time::timeout(DURABLE_WITHIN, written).await;
+            let hangs = written.is_err();
             if !slow.swap(hangs, Ordering::Relaxed) && hangs {
                 events(&service, Event::LedgerSlow);
             }
+            written.unwrap_or(Err(too_late))
         })
     }
 

@@ -37,8 +37,7 @@ impl Replays {
     /// True the first time. To be asked last, when nothing else speaks against the token. `expires_at` is when the
     /// token itself would be refused, with all tolerance.
     pub fn first_time(&self, jti: &str, expires_at: UnixTime) -> bool {
-        let mut name = Name::default();
-        name.copy_from_slice(digest(&SHA256, jti.as_bytes()).as_ref());
+        let name = name_of(jti);
         let now = self.clock.now();
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.names.contains_key(&name) {
@@ -55,6 +54,21 @@ impl Replays {
         }
         true
     }
+
+    /// The token was not obeyed after all, and may come again.
+    pub fn forget(&self, jti: &str) {
+        let name = name_of(jti);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(end) = seen.names.remove(&name) {
+            seen.by_end.remove(&(end, name));
+        }
+    }
+}
+
+fn name_of(jti: &str) -> Name {
+    let mut name = Name::default();
+    name.copy_from_slice(digest(&SHA256, jti.as_bytes()).as_ref());
+    name
 }
 
 /// Logout tokens that are remembered: about 1.5 MiB.
@@ -71,6 +85,10 @@ mod tests {
         let (clock, hand) = Clock::manual(UnixTime(1000));
         let replays = Replays::new(clock);
         assert!(replays.first_time("a", UnixTime(1060)));
+        assert!(!replays.first_time("a", UnixTime(1060)));
+        replays.forget("a");
+        replays.forget("never seen");
+        assert!(replays.first_time("a", UnixTime(1060)), "it was not obeyed");
         assert!(!replays.first_time("a", UnixTime(1060)));
         assert!(replays.first_time("b", UnixTime(1060)));
         hand.advance(Duration::from_secs(59));

@@ -1,6 +1,8 @@
 //! Sessions of several cookies: complete, incomplete, mixed, too large.
 
 use super::*;
+use crate::secret::Secret;
+use crate::session::LargestPart;
 
 #[test]
 fn ses_08_twenty_kib_of_claims_in_parts_within_browser_limits() {
@@ -105,14 +107,24 @@ fn ses_08_a_count_can_not_be_made_up() {
 }
 
 #[test]
-fn ses_08_too_large_names_the_claim() {
+fn ses_08_too_large_names_what_is_largest() {
     let service = service();
     let error = service.sessions.seal(&large(60 * 1024), &HeaderMap::new()).unwrap_err();
-    let SessionError::TooLarge { claim, bytes } = &error else { panic!("{error}") };
-    assert_eq!(claim, "groups");
+    let SessionError::TooLarge { part, bytes } = &error else { panic!("{error}") };
+    assert_eq!(*part, LargestPart::Claim("groups".to_owned()));
     assert!(*bytes > 50 * 1024);
     assert!(error.to_string().contains("`groups`"));
     assert!(!error.to_string().contains("alice"));
+    let mut session = large(20 * 1024);
+    session.grant = Some(Grant {
+        refresh_token: Secret::new("r".repeat(60 * 1024)),
+        nonce: "n".to_owned(),
+        received_at: START,
+        expires_at: START,
+        from_user_info: BTreeSet::new(),
+    });
+    let error = service.sessions.seal(&session, &HeaderMap::new()).unwrap_err();
+    assert!(error.to_string().contains("the refresh token alone takes 61440 bytes"), "{error}");
 
     // Up to the cap, whatever is sealed can be sent back and opened.
     let mut sealed = 0;

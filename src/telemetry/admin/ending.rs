@@ -28,12 +28,20 @@ pub enum Ending {
     All,
 }
 
-/// Ends sessions of the named service. They are over when it returns; the future resolves when they stay so
-/// after a restart, or when that is not in sight.
+/// Ends sessions of the named service. They are over in this process when it returns; the future resolves when they
+/// stay so after a restart and all who share them know, or when that is not in sight.
 pub type EndSessions = dyn Fn(&str, &Ending) -> Result<Ended, EndError> + Send + Sync;
 
-/// Sessions are over.
-pub type Ended = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// Sessions are over, or not everywhere.
+pub type Ended = Pin<Box<dyn Future<Output = Result<(), NotEverywhere>> + Send>>;
+
+/// Other processes, which have the sessions too, could not be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "it is over in this process; Redis, by which the others hear of it, does not answer. They are told when it does, \
+     unless this process ends before: send this again"
+)]
+pub struct NotEverywhere;
 
 /// Why nothing was ended. The blame is the caller's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,7 +67,9 @@ pub(super) async fn end(sources: &Sources, headers: &HeaderMap, body: Incoming) 
     };
     match (sources.end_sessions)(&service, &ending) {
         Ok(ended) => {
-            ended.await;
+            if let Err(error) = ended.await {
+                return problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string());
+            }
             let ended = match ending {
                 Ending::Session(id) => json!({ "session": id }),
                 Ending::Subject(subject) => json!({ "subject": subject }),

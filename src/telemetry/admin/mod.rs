@@ -22,7 +22,7 @@ use crate::secret::Source;
 
 use self::listener::{Listener, accept};
 
-pub use self::ending::{EndError, EndSessions, Ended, Ending};
+pub use self::ending::{EndError, EndSessions, Ended, Ending, NotEverywhere};
 
 /// Where the admin listener is.
 #[derive(Clone, Debug, PartialEq, Eq)]

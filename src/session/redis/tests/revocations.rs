@@ -110,7 +110,7 @@ async fn an_end_is_durable_only_when_the_store_has_it() {
     assert_eq!(other.memory.known()[0].entry, end.to_bytes());
 
     server.kill();
-    assert_eq!(ledger.append("app", &end).await, Err(LedgerError));
+    assert_eq!(ledger.append("app", &end).await, Err(LedgerError::NotShared));
 }
 
 #[tokio::test]

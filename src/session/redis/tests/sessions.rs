@@ -43,6 +43,7 @@ fn login(subject: &str) -> Session {
         auth_time: None,
         grant: None,
         id_token: None,
+        replaced: Vec::new(),
     };
     Session::new(login, now).unwrap()
 }
