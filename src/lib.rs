@@ -18,7 +18,7 @@
 //! gate                                      one request: record, decision, answer
 //! oidc  session  policy  proxy  tls  telemetry
 //! web                                       bodies, our own answers, the client for the provider
-//! secret  clock  tag  path  watch           leaves
+//! secret  clock  tag  path  watch  file     leaves
 //! devidp                                    only for `try` and `dev-idp`
 //! ```
 //!
