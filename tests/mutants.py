@@ -41,7 +41,10 @@ GROUPS = {
     "path": (["src/path.rs"], ["policy::", "path::", "fuzzing::"]),
     "session": (["src/session/**"], ["session::", "fuzzing::"]),
     "oidc": (["src/oidc/**"], ["oidc::", "fuzzing::"]),
-    "front": (["src/server/front/**"], ["server::", "fuzzing::"]),
+    "front": (
+        ["src/server/front/**", "src/server/intake.rs", "src/gate/forwarded.rs"],
+        ["server::", "gate::forwarded::", "fuzzing::"],
+    ),
     "redis": (["src/session/redis/**"], ["session::redis::"]),
 }
 # What only tests and fuzz targets compile.
@@ -49,7 +52,7 @@ EXCLUDED = ["**/fuzz.rs", "**/testing*.rs", "**/tests/**", "**/tests*.rs", "**/*
 # Programs of tests at a time.
 WORKERS = 2
 # A test program may take this long, and then this many times what its tests take without a mutant.
-PATIENCE_SECONDS, PATIENCE_TIMES = 10, 4
+PATIENCE_SECONDS, PATIENCE_TIMES = 20, 8
 # A mutant that fills the memory is noticed, and nothing else is.
 MOST_MEMORY = 4 << 30
 # For cargo-mutants itself.
