@@ -81,7 +81,7 @@ impl FrameWatch {
 
     /// Takes a frame header. False: this frame is one too many.
     fn begin(&mut self, [a, b, c, kind, flags, ..]: [u8; HEADER_BYTES], now: Instant) -> bool {
-        let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        let length = u32::from_be_bytes([0, a, b, c]) as usize;
         self.state = match length {
             0 => State::HEADER,
             left => State::Payload { left, is_data: kind == DATA },
