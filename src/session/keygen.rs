@@ -41,9 +41,12 @@ pub fn new_key(now: UnixTime) -> Result<Secret<String>, KeyError> {
 /// # Errors
 /// The file is no key file, is full, or can't be written; it is then as it was.
 pub fn add_key(path: &Path, place: KeyPlace, now: UnixTime) -> Result<KeyId, KeyError> {
-    // The file itself and not a link to it, which would be replaced by a file otherwise. What is not there, or can't be
-    // looked at, is told of by what comes now.
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    // The file itself and not a link to it, which would be replaced by a file otherwise.
+    let path = match fs::canonicalize(path) {
+        Ok(path) => path,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
+        Err(cause) => return Err(KeyError::NotMade { path: path.to_owned(), cause }),
+    };
     let new = new_key(now)?;
     let temporary = Temporary::make(&path)?;
     let old = match secret::read_file(&path) {
@@ -220,7 +223,7 @@ mod tests {
         assert!(inside.is_dir());
         let circle = directory.path().join("circle");
         std::os::unix::fs::symlink("circle", &circle).unwrap();
-        assert!(matches!(add_key(&circle, KeyPlace::First, NOW), Err(KeyError::Unreadable(_))));
+        assert!(matches!(add_key(&circle, KeyPlace::First, NOW), Err(KeyError::NotMade { .. })));
         assert!(fs::symlink_metadata(&circle).unwrap().is_symlink());
         assert!(!directory.path().join("circle.new").exists());
     }
