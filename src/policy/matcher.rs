@@ -179,9 +179,10 @@ impl Tree {
             for state in &states {
                 self.step(*state, name, &mut next);
             }
-            match next.as_slice() {
+            match next.as_mut_slice() {
                 [] => return None,
-                [_] => {}
+                // As `renumber` would have it.
+                [only] => only.rank = 0,
                 _ => renumber(&mut next),
             }
             std::mem::swap(&mut states, &mut next);

@@ -325,6 +325,27 @@ fn no_path_is_expensive() {
     assert!(started.elapsed() < Duration::from_secs(10));
 }
 
+/// Places are ranked anew at each segment, also where there is one place only: what was added up from segment to
+/// segment would soon be more than a number holds.
+#[test]
+fn a_path_of_any_length_falls_under_its_rule() {
+    for (patterns, end, expected) in [
+        (&["/*"][..], "", "/*"),
+        (&["/*", "/?"], "", "/*"),
+        (&["/a/*", "/a/*/b"], "/b", "/a/*/b"),
+        (&["/a/*", "/a/*/b"], "/c", "/a/*"),
+    ] {
+        for segments in (1..100).chain([4000]) {
+            let path = format!("{}{end}", "/a".repeat(segments + 1));
+            assert_eq!(
+                found(&gets(patterns), "GET", &path).as_deref(),
+                Some(expected),
+                "{patterns:?} {path:.300}"
+            );
+        }
+    }
+}
+
 #[test]
 fn mistakes_are_told_all_at_once() {
     let with = |change: fn(&mut Endpoint)| {

@@ -156,8 +156,10 @@ mod tests {
 
     #[test]
     fn http2_requests_are_judged_like_those_of_http1() {
-        let long = "m".repeat(33);
+        let [longest, long] = [32, 33].map(|length| "m".repeat(length));
         let crumbs = [("cookie", "a=b"); 9];
+        // With its name, and what a field counts beside: 4096 bytes, and one more.
+        let [full, fuller] = [4096 - 33, 4096 - 32].map(|length| "v".repeat(length));
         for (method, uri, fields, wanted) in [
             ("GET", "https://a/", &[][..], Ok(())),
             ("GET", "https://a:1/b?c?d`", &[("host", "x y")], Ok(())),
@@ -166,6 +168,7 @@ mod tests {
             ("GET", "https://a/0123456789abcdefghi", &[], Ok(())),
             ("GET", "https://a/0123456789abcdefghij", &[], Err(Violation::TargetTooLong)),
             ("CONNECT", "a:443", &[], Err(Violation::Connect)),
+            (&longest, "https://a/", &[], Ok(())),
             (&long, "https://a/", &[], Err(Violation::MethodTooLong)),
             ("OPTIONS", "*", &[("host", "a")], Err(Violation::Target)),
             ("GET", "https://a?b", &[], Err(Violation::Target)),
@@ -177,7 +180,10 @@ mod tests {
             ("GET", "https://a/", &[("x", " y")], Err(Violation::Padding)),
             ("GET", "https://a/", &[("x", "y\t")], Err(Violation::Padding)),
             ("GET", "https://a/", &[("content_length", "1")], Err(Violation::Imitation)),
+            ("GET", "https://a/", &[("x", "y"); 4], Ok(())),
             ("GET", "https://a/", &[("x", "y"); 5], Err(Violation::TooManyFields)),
+            ("GET", "https://a/", &[("x", &full)], Ok(())),
+            ("GET", "https://a/", &[("x", &fuller)], Err(Violation::HeadTooLarge)),
             ("GET", "HTTPS://a/", &[], Ok(())),
             ("GET", "http://a/", &[], Err(Violation::Target)),
             ("GET", "ftp://a/", &[], Err(Violation::Target)),
@@ -207,9 +213,11 @@ mod tests {
             check_http2(&request, &bounds)
         };
         let value = |length: usize| HeaderValue::from_str(&"v".repeat(length)).unwrap();
-        let [long, short] = [value(3700), value(50)];
+        let [most, more, long, short] = [4096, 4097, 3700, 50].map(value);
         for name in ["cookie", "x"] {
             // The same memory, as the decoder gives it.
+            assert_eq!(verdict(&vec![most.clone(); 2], name), Ok(()), "{name}");
+            assert_eq!(verdict(&vec![more.clone(); 2], name), Err(Violation::HeadTooLarge), "{name}");
             assert_eq!(verdict(&vec![long.clone(); 2], name), Ok(()), "{name}");
             assert_eq!(verdict(&vec![long.clone(); 3], name), Err(Violation::HeadTooLarge), "{name}");
             assert_eq!(verdict(&vec![short.clone(); 30], name), Ok(()), "{name}");

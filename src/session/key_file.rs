@@ -105,9 +105,8 @@ fn make_once(directory: &Path, path: &Path, text: &str) -> io::Result<()> {
             let _ = fs::File::open(directory).and_then(|directory| directory.sync_all());
             removed
         }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        // A file system without hard links. A second process that reads before the line is written finds no
-        // key, and says so, rather than another key.
+        // The file is there, or the file system has no hard links: then a second process that reads before the line
+        // is written finds no key, and says so, rather than another key.
         Err(_) => match write_new(path, text) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             written => written,
@@ -180,6 +179,21 @@ mod tests {
             });
             assert_eq!(ids.len(), 1);
         }
+    }
+
+    /// What another process has made since we looked.
+    #[test]
+    fn a_file_that_is_there_stays_and_what_can_t_be_made_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(STATE_KEY_FILE);
+        make_once(directory.path(), &path, "first").unwrap();
+        make_once(directory.path(), &path, "second").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        let error = make_once(directory.path(), &directory.path().join("missing/keys"), "third").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        let files: Vec<_> =
+            fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(files, [STATE_KEY_FILE], "nothing else is left");
     }
 
     #[test]

@@ -221,5 +221,10 @@ mod tests {
         fs::create_dir(&inside).unwrap();
         assert!(matches!(add_key(&inside, KeyPlace::First, NOW), Err(KeyError::Unreadable(_))));
         assert!(inside.is_dir());
+        let circle = directory.path().join("circle");
+        std::os::unix::fs::symlink("circle", &circle).unwrap();
+        assert!(matches!(add_key(&circle, KeyPlace::First, NOW), Err(KeyError::NotMade { .. })));
+        assert!(fs::symlink_metadata(&circle).unwrap().is_symlink());
+        assert!(!directory.path().join("circle.new").exists());
     }
 }

@@ -162,7 +162,7 @@ pub enum SealError {
 
 /// The most plain bytes that can have been sealed into `text` characters of base64url.
 pub(super) const fn plain_capacity(text: usize) -> usize {
-    (text / 4 * 3 + text % 4 * 3 / 4).saturating_sub(OVERHEAD_BYTES)
+    (text * 3 / 4).saturating_sub(OVERHEAD_BYTES)
 }
 
 /// What a seal is bound to, each field with its length before it, so that no two bindings look the same.

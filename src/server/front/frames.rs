@@ -114,7 +114,7 @@ impl FrameWatch {
     /// Takes a frame header. False: this frame is one too many.
     fn begin(&mut self, header: [u8; HEADER_BYTES], now: Instant, streams: &StreamInterim) -> bool {
         let [a, b, c, kind, flags, stream @ ..] = header;
-        let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        let length = u32::from_be_bytes([0, a, b, c]) as usize;
         self.state = match length {
             0 => State::HEADER,
             left if kind == SETTINGS => State::Settings { left, setting: [0; SETTING_BYTES], have: 0 },

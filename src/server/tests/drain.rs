@@ -17,7 +17,7 @@ const HOLD: &str = "GET /hold HTTP/1.1\r\nHost: a\r\n\r\n";
 
 #[tokio::test]
 async fn it_goes_through_its_phases() {
-    let mut server = Server::start(Limits { shutdown_delay: Duration::from_millis(300), ..limits() }).await;
+    let mut server = Server::start(Limits { shutdown_delay: Duration::from_secs(1), ..limits() }).await;
     assert!(server.lifecycle.is_ready());
     server.stop();
     server.lifecycle.reached(Phase::Leaving).await;

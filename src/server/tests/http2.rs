@@ -269,7 +269,15 @@ async fn a_large_cookie_in_crumbs_passes_and_too_large_a_list_does_not() {
 
 #[tokio::test]
 async fn floods_end_the_connection_and_nobody_elses() {
-    let server = Server::start(limits()).await;
+    // Nothing else ends it.
+    let long = Duration::from_secs(3600);
+    let server = Server::start(Limits {
+        header_timeout: long,
+        idle_timeout: long,
+        body_idle_timeout: long,
+        ..limits()
+    })
+    .await;
     let mut other = server.http2().await;
     let reset =
         |at: u32| [frame(1, 5, at * 2 + 1, &get(&[])), frame(3, 0, at * 2 + 1, &8u32.to_be_bytes())].concat();

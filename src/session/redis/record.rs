@@ -181,6 +181,16 @@ mod tests {
         assert_eq!(error, StoreError::TooLarge { bytes: MAX_PAYLOAD_BYTES + 1 });
     }
 
+    /// A session of 1 MiB is kept, and its record is the largest that is read: to its last byte, and no further.
+    #[test]
+    fn the_largest_session_makes_the_largest_record() {
+        let (scope, ticket) = (scope("a"), Ticket::new().unwrap());
+        let record = seal(&scope, &ticket, &vec![b'p'; 1_048_576]).unwrap();
+        // A version, a nonce, the payload with its length before it, up to the next 256 bytes, and a tag.
+        assert_eq!((record.len(), MAX_RECORD_BYTES), (1 + 12 + 1_048_832 + 16, 1_048_861));
+        assert!(seal(&scope, &ticket, &vec![b'p'; 1_048_577]).is_err());
+    }
+
     #[test]
     fn a_changed_byte_anywhere_closes_a_record() {
         let (scope, ticket) = (scope("a"), Ticket::new().unwrap());

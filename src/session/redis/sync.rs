@@ -120,3 +120,18 @@ pub const MAX_STALENESS: Duration = Duration::from_secs(1);
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// From the beginning of one attempt to connect to the next, at least.
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn pauses_differ_and_none_is_shorter_than_it_should_be() {
+        let pause = Duration::from_secs(4);
+        let pauses: BTreeSet<_> = (0..1000).map(|_| jittered(pause)).collect();
+        assert!(pauses.len() > 100, "of 256 that there can be: {}", pauses.len());
+        assert!(pauses.iter().all(|jittered| (pause..pause * 5 / 4).contains(jittered)), "{pauses:?}");
+    }
+}
