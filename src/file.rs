@@ -14,29 +14,31 @@ use zeroize::Zeroizing;
 /// The first `most` bytes.
 ///
 /// # Errors
-/// Those of the system; and a pipe into which nobody has written everything within [`PIPE_PATIENCE`]: opening one waits
-/// for a writer, for ever if there is none.
+/// Those of the system; and a pipe for which there is no writer within [`WRITER_PATIENCE`], or which it has not closed
+/// within [`PIPE_PATIENCE`]: both could be waited for for ever.
 pub fn read(path: &Path, most: u64) -> io::Result<Zeroizing<Vec<u8>>> {
     if !std::fs::metadata(path)?.file_type().is_fifo() {
-        return read_all(path, most);
+        return take(File::open(path)?, most);
     }
+    let (opened, open) = sync_channel(1);
     let (tell, told) = sync_channel(1);
     let named = path.to_owned();
-    // Left behind where it waits for ever; it holds nothing but itself.
+    // Left behind where it waits for ever; it holds nothing but itself. Whoever asked may have gone then.
     std::thread::Builder::new().name("pipe".to_owned()).spawn(move || {
-        // Whoever asked may have gone.
-        let _ = tell.send(read_all(&named, most));
+        let pipe = File::open(named);
+        if opened.send(()).is_ok() {
+            let _ = tell.send(pipe.and_then(|pipe| take(pipe, most)));
+        }
     })?;
-    told.recv_timeout(PIPE_PATIENCE).unwrap_or_else(|_| {
-        Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            "it is a pipe, and nobody has written all of it within 5 s",
-        ))
-    })
+    let too_late = |what| Err(io::Error::new(io::ErrorKind::TimedOut, what));
+    if open.recv_timeout(WRITER_PATIENCE).is_err() {
+        return too_late("it is a pipe, and nobody writes to it");
+    }
+    let read = told.recv_timeout(PIPE_PATIENCE);
+    read.unwrap_or_else(|_| too_late("it is a pipe, and whoever writes to it does not come to an end"))
 }
 
-fn read_all(path: &Path, most: u64) -> io::Result<Zeroizing<Vec<u8>>> {
-    let file = File::open(path)?;
+fn take(file: File, most: u64) -> io::Result<Zeroizing<Vec<u8>>> {
     // At once as large as it will be: what grows leaves copies behind.
     let size = file.metadata()?.len().min(most);
     let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(size).unwrap_or_default() + 1));
@@ -44,8 +46,10 @@ fn read_all(path: &Path, most: u64) -> io::Result<Zeroizing<Vec<u8>>> {
     Ok(bytes)
 }
 
-/// How long is waited for all that comes out of a pipe.
-const PIPE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long is waited for somebody who writes to a pipe.
+const WRITER_PATIENCE: Duration = Duration::from_secs(5);
+/// And then for the end of it.
+const PIPE_PATIENCE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {

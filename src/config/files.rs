@@ -48,7 +48,7 @@ fn read_directory(directory: &Path) -> (Vec<Text>, Vec<Mistake>) {
         Ok(entries) => entries,
         Err(cause) => return about(Problem::Unreadable { cause: cause.to_string() }),
     };
-    let mut paths = Vec::new();
+    let (mut paths, mut others) = (Vec::new(), Vec::new());
     for entry in entries {
         let path = match entry {
             Ok(entry) => entry.path(),
@@ -61,17 +61,19 @@ fn read_directory(directory: &Path) -> (Vec<Text>, Vec<Mistake>) {
             paths.push(path);
         } else if !name.starts_with('.') && is_yaml_by_another_name(&name) {
             // Rules of one file may be narrower than those of another: to leave one out could open what it closes.
-            return about(Problem::OtherEnding { name: name.into_owned() });
+            others.push(mistake(directory, 0, Problem::OtherEnding { name: name.into_owned() }));
         }
         if paths.len() > MAX_FILES {
             return about(Problem::TooManyFiles { most: MAX_FILES });
         }
     }
-    if paths.is_empty() {
+    if paths.is_empty() && others.is_empty() {
         return about(Problem::NoFiles);
     }
     paths.sort();
-    gather(paths)
+    let (texts, mut mistakes) = gather(paths);
+    mistakes.append(&mut others);
+    (texts, mistakes)
 }
 
 fn is_yaml_by_another_name(name: &str) -> bool {

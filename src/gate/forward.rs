@@ -101,7 +101,8 @@ fn session_matters(service: &Service) -> bool {
 /// Makes an answer that sets a cookie stay in the browser that it is for (RFC 9111 section 5.2.2.7). What else
 /// the application says about caching stays.
 fn keep_private(headers: &mut HeaderMap) {
-    let mut directives: Vec<String> = Vec::new();
+    // First, where no quote of the application's that is never closed can swallow it.
+    let mut directives = vec!["private".to_owned()];
     for value in headers.get_all(CACHE_CONTROL) {
         for directive in directives_of(value.to_str().unwrap_or_default()) {
             // With field names behind it, `private` is about those fields only.
@@ -114,7 +115,6 @@ fn keep_private(headers: &mut HeaderMap) {
             }
         }
     }
-    directives.push("private".to_owned());
     if let Ok(value) = HeaderValue::try_from(directives.join(", ")) {
         headers.insert(CACHE_CONTROL, value);
     }
@@ -122,9 +122,10 @@ fn keep_private(headers: &mut HeaderMap) {
 
 /// Cut at the commas that are not within quotes.
 fn directives_of(value: &str) -> impl Iterator<Item = &str> {
-    let mut quoted = false;
+    let (mut quoted, mut escaped) = (false, false);
     let cut = move |character| {
-        quoted ^= character == '"';
+        quoted ^= character == '"' && !escaped;
+        escaped = quoted && character == '\\' && !escaped;
         character == ',' && !quoted
     };
     value.split(cut).map(str::trim)
@@ -147,13 +148,15 @@ mod tests {
     fn an_answer_with_our_cookie_is_private_and_keeps_the_rest() {
         for (sent, expected) in [
             (&[][..], "private"),
-            (&["public, max-age=60"], "max-age=60, private"),
-            (&["no-cache", "must-revalidate"], "no-cache, must-revalidate, private"),
-            (&["s-maxage=10, no-transform"], "no-transform, private"),
+            (&["public, max-age=60"], "private, max-age=60"),
+            (&["no-cache", "must-revalidate"], "private, no-cache, must-revalidate"),
+            (&["s-maxage=10, no-transform"], "private, no-transform"),
             (&["no-store"], "no-store"),
             (&["max-age=5, Private"], "max-age=5, Private"),
-            (&["private=\"x, y\", max-age=5"], "max-age=5, private"),
-            (&["no-cache=\"private, x\""], "no-cache=\"private, x\", private"),
+            (&["private=\"x, y\", max-age=5"], "private, max-age=5"),
+            (&["no-cache=\"x\\\", private, y\""], "private, no-cache=\"x\\\", private, y\""),
+            (&["no-cache=\"x, y"], "private, no-cache=\"x, y"),
+            (&["no-cache=\"private, x\""], "private, no-cache=\"private, x\""),
         ] {
             let mut headers: HeaderMap =
                 sent.iter().map(|value| (CACHE_CONTROL, HeaderValue::from_static(value))).collect();

@@ -205,6 +205,10 @@ impl Worker {
         let attempt = state.as_ref().map_or(1, |state| state.attempt);
         let target = state.and_then(|state| state.target).unwrap_or_else(|| "/".to_owned());
         let target = service.return_target(&target);
+        if arrived.host.name != service.canonical_host {
+            entry.reject(DropReason::Login);
+            return Ok(self.reply(arrived, entry).found(&service.login_url(&target)));
+        }
         if let Ok(known) = self.caller(arrived, party, request.headers()).await {
             entry.subject = Some(known.subject.clone());
             entry.detail = Some("this login is over already; the session goes on".to_owned());

@@ -57,7 +57,10 @@ impl Worker {
             Err(Absent::StoreUnavailable) => return Err(arrived.local.service.store_refusal()),
             // Also where the provider sends browsers after its own logout, with or without our state: there is
             // nothing left to do then, whatever the state says.
-            Err(_) => {
+            Err(absent) => {
+                if is_over(absent) && party.sessions.check_store().is_err() {
+                    return Err(arrived.local.service.store_refusal());
+                }
                 entry.cookies.extend(party.sessions.clear(request.headers()));
                 let query = arrived.target.query().unwrap_or_default();
                 let at_provider =
@@ -102,6 +105,10 @@ impl Worker {
         }
         let cleared = party.sessions.clear(headers);
         let Some(known) = known else {
+            // Of what has ended here, the others may not know yet; and as long as they don't, its cookie is worth something.
+            if was_over && party.sessions.check_store().is_err() {
+                return Err(service.store_refusal());
+            }
             entry.cookies.extend(cleared);
             let way_out = was_over.then(|| way_out(service, party, None)).flatten();
             return Ok(self.sent_away(arrived, entry, way_out));

@@ -111,11 +111,15 @@ pub(super) fn revocation_events(log: &Log, metrics: &Metrics) -> revocation::Eve
 }
 
 /// Turns what happens to the file of revocations into events of the log.
-pub(super) fn ledger_events(log: &Log) -> revocation::DiskEvents {
+pub(super) fn ledger_events(log: &Log, store: Option<&Arc<redis::Store>>) -> revocation::DiskEvents {
     use revocation::DiskEvent as Happened;
 
-    let log = log.clone();
+    let (log, store) = (log.clone(), store.cloned());
     Arc::new(move |happened| {
+        // What was read just now is news to the others.
+        if let (Happened::Works { .. }, Some(store)) = (&happened, &store) {
+            store.tell_again();
+        }
         let (level, message) = match happened {
             Happened::Locked { path } => (
                 Level::Warning,

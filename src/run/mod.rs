@@ -126,11 +126,9 @@ impl Proxy {
             None => None,
         };
         // What was ended is kept for the next start, and told to all processes where they share sessions.
-        let ledger = config
-            .state_directory
-            .as_deref()
-            .filter(|_| served)
-            .map(|state| Arc::new(DiskLedger::new(state, clock.clone(), events::ledger_events(&log))));
+        let ledger = config.state_directory.as_deref().filter(|_| served).map(|state| {
+            Arc::new(DiskLedger::new(state, clock.clone(), events::ledger_events(&log, store.as_ref())))
+        });
         let ledger = ledger.as_ref();
         let assembly = Assembly {
             config,

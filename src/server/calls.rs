@@ -34,11 +34,10 @@ impl<H: Handler> hyper::service::Service<Request<Incoming>> for Calls<H> {
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let (call, in_flight) = self.connection.activity.begin();
         let Settled { violation, is_connect } = self.settle(&mut request, call);
-        let is_http1 = self.connection.protocol == Protocol::Http1;
+        let is_http11 = request.version() == Version::HTTP_11;
         let mut told = None;
         match &self.connection.interim {
             Informed::Http1(interim) => {
-                let is_http11 = request.version() == Version::HTTP_11;
                 interim.begin(call, is_http11);
                 if !is_http11 {
                     self.connection.wire.end_by_closing();
@@ -51,11 +50,12 @@ impl<H: Handler> hyper::service::Service<Request<Incoming>> for Calls<H> {
         }
         let stream = self.streams.as_ref().map(StreamExecutor::clock);
         let (handler, connection) = (self.handler.clone(), self.connection.clone());
-        let waits = request.headers().contains_key(header::EXPECT);
+        // The one expectation that there is, and hyper's too.
+        let waits = is_http11 && request.headers().get(header::EXPECT).is_some_and(asks_to_be_asked);
         let mut request = request.map(|incoming| {
-            H::Received::from(match is_http1 {
-                true => RequestBody::http1(incoming, waits),
-                false => RequestBody::http2(incoming),
+            H::Received::from(match is_http11 {
+                true => RequestBody::http11(incoming, waits),
+                false => RequestBody::other(incoming),
             })
         });
         Box::pin(async move {
@@ -77,6 +77,10 @@ impl<H: Handler> hyper::service::Service<Request<Incoming>> for Calls<H> {
             Ok(response.map(|body| Reply { body, stream, _in_flight: in_flight }))
         })
     }
+}
+
+fn asks_to_be_asked(expectation: &HeaderValue) -> bool {
+    expectation.as_bytes().eq_ignore_ascii_case(b"100-continue")
 }
 
 /// What an HTTP/2 client may be told of one call before its answer. Once the call is given up, nothing.

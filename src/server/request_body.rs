@@ -21,22 +21,24 @@ use tokio::time::{Instant, timeout_at};
 pub struct RequestBody {
     /// Taken when it is dropped.
     incoming: Option<Incoming>,
-    /// Its rest would be in the way: it is one of HTTP/1.
+    /// Its rest would be in the way: it is one of HTTP/1.1.
     blocks: bool,
     /// Nothing of it comes before it has been asked for.
     waits: bool,
+    /// When something of it came, or it began.
+    moved: Instant,
 }
 
 impl RequestBody {
-    /// What an HTTP/1 client sends. One that `waits` to be asked for it (RFC 9110 section 10.1.1) sends nothing before
+    /// What an HTTP/1.1 client sends. One that `waits` to be asked for it (RFC 9110 section 10.1.1) sends nothing before
     /// the body is read for the first time.
-    pub(super) fn http1(incoming: Incoming, waits: bool) -> Self {
-        Self { incoming: Some(incoming), blocks: true, waits }
+    pub(super) fn http11(incoming: Incoming, waits: bool) -> Self {
+        Self { incoming: Some(incoming), blocks: true, waits, moved: Instant::now() }
     }
 
-    /// What an HTTP/2 client sends.
-    pub(super) fn http2(incoming: Incoming) -> Self {
-        Self { incoming: Some(incoming), blocks: false, waits: false }
+    /// What a client sends over HTTP/2; and over HTTP/1.0, where it may wait for the end of the connection.
+    pub(super) fn other(incoming: Incoming) -> Self {
+        Self { incoming: Some(incoming), blocks: false, waits: false, moved: Instant::now() }
     }
 }
 
@@ -49,10 +51,12 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         self.waits = false;
-        match &mut self.incoming {
-            Some(incoming) => Pin::new(incoming).poll_frame(cx),
-            None => Poll::Ready(None),
+        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
+        let frame = Pin::new(incoming).poll_frame(cx);
+        if self.blocks && frame.is_ready() {
+            self.moved = Instant::now();
         }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -68,15 +72,17 @@ impl Drop for RequestBody {
     fn drop(&mut self) {
         let is_coming = self.blocks && !self.waits;
         if let Some(rest) = self.incoming.take().filter(|rest| is_coming && !rest.is_end_stream()) {
-            tokio::task::spawn_local(discard(rest));
+            tokio::task::spawn_local(discard(rest, self.moved));
         }
     }
 }
 
-/// Ends with the body, with its connection, or when it has taken too long.
-async fn discard(mut rest: Incoming) {
+/// Ends with the body, with its connection, or when it has taken too long since something came.
+async fn discard(mut rest: Incoming, mut moved: Instant) {
     let end = Instant::now() + AT_MOST;
-    while let Ok(Some(Ok(_))) = timeout_at(end.min(Instant::now() + SILENCE), rest.frame()).await {}
+    while let Ok(Some(Ok(_))) = timeout_at(end.min(moved + SILENCE), rest.frame()).await {
+        moved = Instant::now();
+    }
 }
 
 /// How long the rest of a body may take in all.

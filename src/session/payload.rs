@@ -55,7 +55,8 @@ pub struct Session {
     /// The last ID token, where it may be needed as the hint of a logout (RP-Initiated Logout 1.0 section 2).
     pub id_token: Option<Secret<String>>,
     /// Sessions of the same person that the same browser had before, the latest first: what is open in them goes on, and
-    /// ends with this one at the logout. At most [`MOST_REPLACED`].
+    /// ends with this one at the logout. At most [`MOST_REPLACED`]. Where this one comes to its end by itself, they come
+    /// to theirs.
     pub replaced: Vec<SessionId>,
     /// The ticket of its record, if that is in the store. Not part of the record.
     pub ticket: Option<Ticket>,

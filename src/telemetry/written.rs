@@ -63,13 +63,18 @@ pub fn escape(line: &mut String, text: &str) {
 
 /// Appends a value that others chose: in quotes where it could pass for something else of the line.
 pub fn value(line: &mut String, text: &str) {
-    if !text.contains([' ', '=', '"', ':']) {
+    const MARKS: [char; 2] = ['"', '\\'];
+    if !text.contains([' ', '=', ':']) && !text.contains(MARKS) {
         return escape(line, text);
     }
     line.push('"');
-    for (place, part) in text.split('"').enumerate() {
-        line.push_str(if place > 0 { "\\\"" } else { "" });
-        escape(line, part);
+    for part in text.split_inclusive(MARKS) {
+        let plain = part.strip_suffix(MARKS).unwrap_or(part);
+        escape(line, plain);
+        if let Some(mark) = part.get(plain.len()..).filter(|mark| !mark.is_empty()) {
+            line.push('\\');
+            line.push_str(mark);
+        }
     }
     line.push('"');
 }
@@ -88,6 +93,8 @@ mod tests {
             ("a id=1", "\"a id=1\""),
             ("a\" id=\"1", "\"a\\\" id=\\\"1\""),
             ("a: b", "\"a: b\""),
+            ("x\\\" id=1", "\"x\\\\\\\" id=1\""),
+            ("a\\nb", "\"a\\\\nb\""),
             ("\u{1b}[1m x", "\"\\u{1b}[1m x\""),
         ] {
             let mut line = String::new();

@@ -107,6 +107,17 @@ async fn who_waits_to_be_asked_is_neither_asked_nor_waited_for() {
     }
 }
 
+/// One that was waited for already is not waited for again.
+#[tokio::test]
+async fn who_was_silent_for_long_is_let_go_at_once() {
+    let stage = Stage::with(|plan| plan.limit("bodyIdleTimeout", json!("6s"))).await;
+    let (mut client, begun) = (client(&stage).await, Instant::now());
+    client.write_all(post("/public/x", "Content-Length: 9\r\n").as_bytes()).await.unwrap();
+    let (head, _) = read_all(&mut client).await;
+    assert!(head.starts_with("http/1.1 408 "), "{head}");
+    assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
+}
+
 /// DOS-02: a body that nobody wants is not waited for much longer either.
 #[tokio::test]
 async fn who_sends_nothing_more_is_let_go() {

@@ -240,6 +240,11 @@ impl Store {
         told.await.map(|_| ())
     }
 
+    /// More may be known here of what has ended than the server was told.
+    pub fn tell_again(&self) {
+        self.append_failed.store(true, Ordering::Release);
+    }
+
     /// Runs a command that answers with a number.
     async fn count(self: &Arc<Self>, command: redis::Cmd) -> Result<i64, Unavailable> {
         self.with_link(move |link: Arc<Link>| async move { link.run(&command).await }).await

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Revocation;
 
@@ -49,8 +50,10 @@ impl Ledger for SharedAndKept {
         let shared = self.shared.append(service, revocation);
         let kept = self.kept.append(service, revocation);
         Box::pin(async move {
+            // A disk that hangs must not pass for others who don't know.
+            let kept = tokio::time::timeout(KEPT_WITHIN, kept);
             let (shared, kept) = tokio::join!(shared, kept);
-            shared.and(kept)
+            shared.and(kept.unwrap_or(Err(LedgerError::NotDurable)))
         })
     }
 
@@ -58,3 +61,6 @@ impl Ledger for SharedAndKept {
         self.shared.is_shared()
     }
 }
+
+/// How long is waited for what is kept, where others are told as well: less than [`super::DURABLE_WITHIN`].
+const KEPT_WITHIN: Duration = Duration::from_millis(1500);

@@ -24,8 +24,10 @@ mod replays;
 mod tests;
 
 use std::fmt;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use super::{MAX_CLOCK_DIFFERENCE, Session, SessionId};
@@ -123,20 +125,35 @@ impl Revocations {
     /// The same of several sessions.
     #[must_use = "wait for it before telling anybody that the sessions are over for good"]
     pub fn end_each(&self, sessions: impl IntoIterator<Item = SessionId>, why: Why) -> Written {
-        let ended: Vec<_> = sessions.into_iter().map(|id| self.end(Entry::Session(id), why)).collect();
-        Box::pin(async move {
-            for ended in ended {
-                ended.await?;
-            }
-            Ok(())
-        })
+        let mut ended: Vec<_> = sessions.into_iter().map(|id| self.end(Entry::Session(id), why)).collect();
+        let mut outcome = Ok(());
+        Box::pin(poll_fn(move |cx| {
+            ended.retain_mut(|ended| match ended.as_mut().poll(cx) {
+                Poll::Ready(written) => {
+                    // That others don't know is worse than that this process may forget.
+                    if outcome != Err(LedgerError::NotShared) && written.is_err() {
+                        outcome = written;
+                    }
+                    false
+                }
+                Poll::Pending => true,
+            });
+            if ended.is_empty() { Poll::Ready(outcome) } else { Poll::Pending }
+        }))
     }
 
-    /// The same of a [`Entry::Subject`] for the sessions that were made up to `time`, which others have said: it counts
-    /// only where it has passed.
+    /// The same of those sessions of a [`Entry::Subject`] that were made up to `time`, which others have said: it counts
+    /// only where it has passed. What else ends does so whenever it began.
     #[must_use = "wait for it before telling anybody that the session is over for good"]
     pub fn end_until(&self, entry: Entry<'_>, time: UnixTime, why: Why) -> Written {
-        self.end_those_until(entry, self.moment().min(Millis::from(time)), why)
+        let moment = self.moment();
+        // Where the wall clock has gone back, nobody knows which moment was that of a time.
+        let follows = moment.0 <= Millis::from(self.clock.now().plus(FOLLOWS_WITHIN)).0;
+        let made = match entry {
+            Entry::Subject { .. } if follows => moment.min(Millis::from(time)),
+            _ => moment,
+        };
+        self.end_those_until(entry, made, why)
     }
 
     fn end_those_until(&self, entry: Entry<'_>, made: Millis, why: Why) -> Written {
@@ -249,6 +266,9 @@ pub enum Event {
 
 /// Hears what happens, with the name of the service. Called on any thread; must not block.
 pub type Events = Arc<dyn Fn(&Arc<str>, Event) + Send + Sync>;
+
+/// How far moments may be ahead of the wall clock in the ordinary course of things.
+const FOLLOWS_WITHIN: Duration = Duration::from_secs(2);
 
 /// Longest wait for an end to become durable.
 pub const DURABLE_WITHIN: Duration = Duration::from_secs(2);

@@ -242,6 +242,36 @@ fn a_revocation_comes_back_from_its_bytes() {
     assert_eq!(SessionId::parse(&id.to_string()), Some(id));
 }
 
+/// And everybody where the clock was put back, so that nobody can say who began when.
+#[tokio::test]
+async fn a_word_about_a_time_ends_who_began_before() {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let service = service();
+    let (revocations, hand) = (&service.revocations, &service.hand);
+    let subject = Entry::Subject { issuer: ISSUER, subject: "alice" };
+    for knows in [true, false] {
+        let early = service.login("alice", None);
+        hand.advance(2 * MINUTE);
+        let late = service.login("alice", None);
+        let time = service.clock.now().minus(MINUTE);
+        revocations.end_until(subject, time, Why::BackChannel).await.unwrap();
+        assert_eq!((service.ended(&early).is_some(), service.ended(&late).is_some()), (true, !knows));
+        // A time to come counts for as much as has passed.
+        let time = service.clock.now().plus(MINUTE);
+        revocations.end_until(subject, time, Why::BackChannel).await.unwrap();
+        assert!(service.ended(&late).is_some() && service.ended(&service.login("alice", None)).is_none());
+        // An hour ahead for one login, and back.
+        hand.advance(60 * MINUTE);
+        service.login("bob", None);
+        hand.set(START);
+    }
+    // The session of a provider is over whenever it began.
+    let session = service.login("carol", Some("1"));
+    let named = Entry::ProviderSession { issuer: ISSUER, sid: "1" };
+    revocations.end_until(named, START.minus(MINUTE), Why::BackChannel).await.unwrap();
+    assert!(service.ended(&session).is_some());
+}
+
 /// A disk that never answers.
 #[derive(Debug)]
 struct Hung;
@@ -264,6 +294,45 @@ async fn a_ledger_that_hangs_is_told_once_and_holds_nobody_up() {
     tokio::time::timeout(3 * DURABLE_WITHIN, all).await.expect("an end that waits for the ledger");
     let slow = told.try_iter().filter(|event| *event == Event::LedgerSlow).count();
     assert_eq!(slow, 1);
+}
+
+/// One that says so at once, or later, or never.
+#[derive(Debug)]
+struct Says(Option<Result<(), LedgerError>>, bool);
+
+impl Ledger for Says {
+    fn append(&self, _: &str, _: &Revocation) -> Written {
+        match self.0 {
+            Some(said) => Box::pin(std::future::ready(said)),
+            None => Box::pin(std::future::pending()),
+        }
+    }
+
+    fn is_shared(&self) -> bool {
+        self.1
+    }
+}
+
+/// That others don't know is said, whatever else is wrong; that a disk hangs is no reason to say it.
+#[tokio::test]
+async fn what_others_do_not_know_is_told_from_what_may_be_forgotten() {
+    use LedgerError::{NotDurable, NotShared};
+    for (shared, kept, wanted) in [
+        (Some(Ok(())), Some(Ok(())), Ok(())),
+        (Some(Err(NotShared)), Some(Ok(())), Err(NotShared)),
+        (Some(Err(NotShared)), Some(Err(NotDurable)), Err(NotShared)),
+        (Some(Ok(())), Some(Err(NotDurable)), Err(NotDurable)),
+        (Some(Ok(())), None, Err(NotDurable)),
+        (None, Some(Ok(())), Err(NotShared)),
+    ] {
+        let both = SharedAndKept { shared: Arc::new(Says(shared, true)), kept: Arc::new(Says(kept, false)) };
+        let (clock, _) = Clock::manual(START);
+        let events: Events = Arc::new(|_, _| {});
+        let revocations = Revocations::new("app".into(), LIFETIME, clock, Some(Arc::new(both)), events);
+        let [one, other] = [SessionId::new().unwrap(), SessionId::new().unwrap()];
+        assert_eq!(revocations.end_each([one, other], Why::Logout).await, wanted, "{shared:?} {kept:?}");
+        assert_eq!(revocations.known().len(), 2, "both are over here");
+    }
 }
 
 /// A process: its ledger, and what that told. The file is locked until the thread of a dropped one has noticed.
