@@ -100,9 +100,7 @@ impl Interim {
 /// The byte side: what goes out between hyper's bytes.
 #[derive(Debug, Default)]
 pub(super) struct Insertion {
-    /// Bytes of which some may be written: nothing else may be, before they are.
-    begun: Vec<u8>,
-    written: usize,
+    begun: Begun,
     /// The call during which hyper had nothing left to write, if it has written nothing since.
     place: u64,
 }
@@ -135,19 +133,48 @@ impl Insertion {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
-            while let Some(rest) = self.begun.get(self.written..).filter(|rest| !rest.is_empty()) {
-                match ready!(Pin::new(&mut *stream).poll_write(cx, rest))? {
-                    0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                    more => self.written += more,
-                }
-            }
-            (self.begun, self.written) = (Vec::new(), 0);
+            ready!(self.begun.poll_write(stream, cx))?;
             let next = if self.is_due(interim) { interim.take(self.place) } else { None };
             match next.filter(|next| !next.is_empty()) {
-                Some(next) => self.begun = next,
+                Some(next) => self.begun = Begun::new(next),
                 None => return Poll::Ready(Ok(())),
             }
         }
+    }
+}
+
+/// Bytes of which some may be written: nothing else may be, before they are.
+#[derive(Debug, Default)]
+pub(super) struct Begun {
+    bytes: Vec<u8>,
+    written: usize,
+}
+
+impl Begun {
+    /// Of which none is written.
+    pub(super) fn new(bytes: Vec<u8>) -> Self {
+        Self { bytes, written: 0 }
+    }
+
+    /// Whether there is nothing left of them.
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Writes what is left.
+    pub(super) fn poll_write<T: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut T,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while let Some(rest) = self.bytes.get(self.written..).filter(|rest| !rest.is_empty()) {
+            match ready!(Pin::new(&mut *stream).poll_write(cx, rest))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                more => self.written += more,
+            }
+        }
+        *self = Self::default();
+        Poll::Ready(Ok(()))
     }
 }
 

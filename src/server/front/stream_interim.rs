@@ -14,7 +14,6 @@
 //! behind the reset, which a client takes for one that crossed it (section 5.1).
 
 use std::io;
-use std::pin::Pin;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -22,6 +21,8 @@ use std::task::{Context, Poll, ready};
 
 use http::{HeaderMap, StatusCode};
 use tokio::io::AsyncWrite;
+
+use super::interim::Begun;
 
 /// What the request side gives to the byte side of one connection, and what that sees of the client. Both run on one
 /// thread; see [`super::wire`] for why there are atomics nevertheless.
@@ -175,9 +176,7 @@ fn slot_of(number: u64) -> usize {
 /// The byte side: what goes out between h2's frames.
 #[derive(Debug, Default)]
 pub(super) struct StreamInsertion {
-    /// Bytes of which some may be written: nothing else may be, before they are.
-    begun: Vec<u8>,
-    written: usize,
+    begun: Begun,
     /// h2 has handed over whole frames, and nothing since.
     between_frames: bool,
 }
@@ -211,17 +210,11 @@ impl StreamInsertion {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
-            while let Some(rest) = self.begun.get(self.written..).filter(|rest| !rest.is_empty()) {
-                match ready!(Pin::new(&mut *stream).poll_write(cx, rest))? {
-                    0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                    more => self.written += more,
-                }
-            }
-            (self.begun, self.written) = (Vec::new(), 0);
+            ready!(self.begun.poll_write(stream, cx))?;
             if !self.is_due(interim) {
                 return Poll::Ready(Ok(()));
             }
-            self.begun = interim.take();
+            self.begun = Begun::new(interim.take());
         }
     }
 }
