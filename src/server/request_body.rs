@@ -89,4 +89,4 @@ async fn discard(mut rest: Incoming, mut moved: Instant) {
 const AT_MOST: Duration = Duration::from_secs(30);
 
 /// How long nothing of it may come.
-const SILENCE: Duration = Duration::from_secs(5);
+const SILENCE: Duration = Duration::from_secs(2);

@@ -20,7 +20,7 @@ const UPLOAD: usize = 32 << 20;
 const ANSWER: usize = 1 << 20;
 
 /// How long is waited for more of a body that nobody wants.
-const SILENCE: Duration = Duration::from_secs(5);
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// A stage whose application answers as soon as it has the head, and takes nothing of the body.
 async fn stage() -> Stage {
@@ -94,28 +94,39 @@ async fn who_sends_everything_first_gets_the_whole_answer() {
     }
 }
 
+/// How long an exchange took, with the status of its answer: the quickest of a few, for a busy machine can be late at any.
+async fn quickest(stage: &Stage, request: &str, status: &str) -> Duration {
+    let mut quickest = Duration::MAX;
+    for _ in 0..3 {
+        let (mut client, begun) = (client(stage).await, Instant::now());
+        client.write_all(request.as_bytes()).await.unwrap();
+        let (head, _) = read_all(&mut client).await;
+        assert!(head.starts_with(&format!("http/1.1 {status} ")), "{head}");
+        quickest = quickest.min(begun.elapsed());
+        if quickest < SILENCE {
+            break;
+        }
+    }
+    quickest
+}
+
 #[tokio::test]
 async fn who_waits_to_be_asked_is_neither_asked_nor_waited_for() {
     let stage = stage().await;
     for (path, status) in [("/app/refused", "401"), ("/public/large", "413")] {
-        let (mut client, begun) = (client(&stage).await, Instant::now());
-        let head = post(path, "Content-Length: 9\r\nExpect: 100-continue\r\n");
-        client.write_all(head.as_bytes()).await.unwrap();
-        let (head, _) = read_all(&mut client).await;
-        assert!(head.starts_with(&format!("http/1.1 {status} ")), "{head}");
-        assert!(begun.elapsed() < SILENCE, "{path}: {:?}", begun.elapsed());
+        let request = post(path, "Content-Length: 9\r\nExpect: 100-continue\r\n");
+        let took = quickest(&stage, &request, status).await;
+        assert!(took < SILENCE, "{path}: {took:?}");
     }
 }
 
 /// One that was waited for already is not waited for again.
 #[tokio::test]
 async fn who_was_silent_for_long_is_let_go_at_once() {
-    let stage = Stage::with(|plan| plan.limit("bodyIdleTimeout", json!("6s"))).await;
-    let (mut client, begun) = (client(&stage).await, Instant::now());
-    client.write_all(post("/public/x", "Content-Length: 9\r\n").as_bytes()).await.unwrap();
-    let (head, _) = read_all(&mut client).await;
-    assert!(head.starts_with("http/1.1 408 "), "{head}");
-    assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
+    const LIMIT: Duration = Duration::from_secs(3);
+    let stage = Stage::with(|plan| plan.limit("bodyIdleTimeout", json!("3s"))).await;
+    let took = quickest(&stage, &post("/public/x", "Content-Length: 9\r\n"), "408").await;
+    assert!((LIMIT..LIMIT + SILENCE).contains(&took), "{took:?}");
 }
 
 /// DOS-02: a body that nobody wants is not waited for much longer either.
@@ -126,5 +137,5 @@ async fn who_sends_nothing_more_is_let_go() {
     client.write_all(post("/app/refused", "Content-Length: 9\r\n").as_bytes()).await.unwrap();
     let (head, _) = read_all(&mut client).await;
     assert!(head.starts_with("http/1.1 401 "), "{head}");
-    assert!((SILENCE..2 * SILENCE).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    assert!((SILENCE..4 * SILENCE).contains(&begun.elapsed()), "{:?}", begun.elapsed());
 }
