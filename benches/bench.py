@@ -6,7 +6,6 @@ writes a report with a chart and the raw figures. benches/README.md says how it 
 """
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
@@ -29,14 +28,14 @@ def main():
     parser.add_argument("--output", type=Path, default=install.ROOT / "docs" / "benchmarks")
     arguments = parser.parse_args()
 
-    began, load_before = time.monotonic(), os.getloadavg()[0]
+    began, others = time.monotonic(), machine.others()
     missing = plan.tools(arguments.full)
     for name, why in missing.items():
         print(f"WITHOUT {name}: {why}", flush=True)
     bench = Bench(arguments.binary)
     try:
         run = plan.Plan(bench, arguments.full, arguments.rounds, missing)
-        run.results["machine"] = machine.facts(bench, run.names) | {"load_before": load_before}
+        run.results["machine"] = machine.facts(bench, run.names) | {"others": others}
         bench.say(f"counter: {bench.counter.name}. {bench.why_not_instructions}")
         run.run([step for step in arguments.only.split(",") if step])
     finally:

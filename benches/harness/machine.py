@@ -4,6 +4,7 @@ import datetime
 import os
 import platform
 import subprocess
+import time
 from pathlib import Path
 
 from .subjects import SUBJECTS, first_line
@@ -48,6 +49,20 @@ def revision(root):
     return run("rev-parse", "--short=12", "HEAD") + (" with changes" if changed else "")
 
 
+def others(seconds=3):
+    """The share of the processors that is taken while the benchmark waits: by whoever else is here. A load average
+    would count the compiler that made the binary."""
+
+    def ticks():
+        fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+        return sum(fields), fields[3] + fields[4]
+
+    (all_before, idle_before) = ticks()
+    time.sleep(seconds)
+    (all_after, idle_after) = ticks()
+    return 1 - (idle_after - idle_before) / max(all_after - all_before, 1)
+
+
 def facts(bench, names):
     """For the head of the report."""
     return {
@@ -58,7 +73,6 @@ def facts(bench, names):
         "processor": processor(),
         "virtual": hypervisor(),
         "cores": os.cpu_count(),
-        "load_before": os.getloadavg()[0],
         "counter": bench.counter.name,
         "why_not_instructions": bench.why_not_instructions,
         "subjects": {name: SUBJECTS[name].version(bench.world) for name in names},

@@ -7,8 +7,8 @@ from .subjects import SUBJECTS
 from .targets import verdicts
 
 KIB = 1024
-# A machine that did this much before the run was not the benchmark's alone.
-MOST_LOAD = 0.7
+# With more of the processors taken before the run, the machine was not the benchmark's alone.
+MOST_OF_OTHERS = 0.05
 BUSY = ", so **others were using the machine**: ratios and counts hold, latency and times of start do not"
 
 
@@ -42,8 +42,8 @@ def head(results):
         "# Benchmark\n\n"
         f"Written by `make {results['command']}` on {machine['date']}, revision {machine['revision']}: a {where} with "
         f"{machine['cores']} cores ({machine['processor']}), {machine['system']}, Linux {machine['kernel']}. "
-        f"It took {results['seconds'] / 60:.0f} minutes; the load average before it was {machine['load_before']:.1f}"
-        f"{BUSY if machine['load_before'] > MOST_LOAD else ''}.\n\n"
+        f"It took {results['seconds'] / 60:.0f} minutes; before it, others took {machine['others']:.0%} of the processors"
+        f"{BUSY if machine['others'] > MOST_OF_OTHERS else ''}.\n\n"
         f"The counter of the rows is **{machine['counter']}**{why}. How it is used is [below](#method).\n\n"
         + table(["subject", "version"], lines)
         + f"\nTools: {tools}.\n"

@@ -141,7 +141,7 @@ def run(stage, row, whole):
     back = come_back(stage, wrong)
     users = stage.rate * (time.time() - begin)
     ours = max(0.0, process.seconds() - before - users)
-    wrong += judge_users(stage, row, outcome.get("unfelt_from") or begin, attack_end, words)
+    wrong += judge_users(stage, row, (begin, attack_end), outcome.get("at_rest"), words)
     wrong += judge_memory(stage, row, outcome["connections"], (resident, process.peak()), words)
     if ours > ALLOWED_RATIO * theirs + GRAIN_SECONDS + GRAIN_SHARE * users:
         wrong.append(f"{ours:.2f} s of the processors for {theirs:.2f} s of the attacker")
@@ -179,21 +179,32 @@ def judge_memory(stage, row, connections, memory, words):
         yield f"grown by {(peak - before) / MEBIBYTE:.0f} MiB, {row.flat / MEBIBYTE:.0f} allowed"
 
 
-def judge_users(stage, row, begin, end, words):
-    records = stage.users.between(begin, end)
-    failed = [record for record in records if record["failed"]]
+def judge_users(stage, row, attack, at_rest, words):
+    """How others fared. At rest, if that is what the attack is for: then they may not feel it."""
+    everything = stage.users.between(*attack)
+    failed = [record for record in everything if record["failed"]]
     if failed:
         yield f"{len(failed)} requests of others failed, such as {failed[0]}"
-    most = max(P99_FACTOR * p99(stage.base, "kept", "http2", "fresh"), P99_FLOOR_MS) if row.unfelt else P99_MOST_MS
+    unfelt = max(P99_FACTOR * p99(stage.base, "kept", "http2", "fresh"), P99_FLOOR_MS)
+    if at_rest:
+        yield from judge_waits(stage, row, stage.users.between(*at_rest), unfelt, words, ", at rest")
+    most = unfelt if row.unfelt and not at_rest else P99_MOST_MS
+    words.append(f"{len(failed)} of {len(everything)} others failed")
+    yield from judge_waits(stage, row, everything, most, words)
+
+
+def judge_waits(stage, row, records, most, words, when=""):
     figures = []
+    if not records:
+        yield f"nobody asked for anything{when}"
     for what, whats in (("kept", ("kept", "http2")), ("new", ("fresh",))):
         if what == "new" and row.crowded:
             most += 2000 * stage.limits["handshake_timeout"]
         now, before = p99(records, *whats), p99(stage.base, *whats)
         figures.append(f"{what} {now:.0f} ms ({before:.0f} before)")
         if now > most:
-            yield f"p99 of {what} connections {now:.0f} ms, {before:.0f} before, {most:.0f} allowed"
-    words.append(f"{len(failed)} of {len(records)} others failed, p99 {', '.join(figures)}")
+            yield f"p99 of {what} connections {now:.0f} ms, {before:.0f} before, {most:.0f} allowed{when}"
+    words.append(f"p99{when} {', '.join(figures)}")
 
 
 def judge_log(stage):

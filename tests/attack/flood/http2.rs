@@ -71,7 +71,7 @@ async fn flood(plan: Plan, end: End, what: &str, first: Vec<u8>, make: impl Fn(u
         sent += here.get();
     }
     let words = format!("{sent} {what} on {connections} connections in {:.1?}; {last}", begun.elapsed());
-    Outcome { connections: crowd.most(), wrong, words, unfelt_from: None }
+    Outcome { connections: crowd.most(), wrong, words, at_rest: None }
 }
 
 /// The number of the stream of a request, from 0.

@@ -64,8 +64,9 @@ pub struct Outcome {
     pub wrong: Vec<String>,
     /// For the table.
     pub words: String,
-    /// The time (Unix) from which on others may not feel it, where that is not its begin.
-    pub unfelt_from: Option<f64>,
+    /// From when to when (seconds of Unix time) it was at rest, if that is the attack: others may not feel it then.
+    /// Before and after, connections are opened and closed, all at once.
+    pub at_rest: Option<(f64, f64)>,
 }
 
 /// The host of the service.

@@ -1,5 +1,6 @@
 //! DOS-01, DOS-02, DOS-03, DOS-05: who takes time, and nothing else.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::io::AsyncWriteExt as _;
@@ -174,11 +175,12 @@ pub async fn silent(plan: Plan) -> Outcome {
 pub async fn idle(plan: Plan) -> Outcome {
     let (crowd, config) = (Crowd::new(), wire::client(b"http/1.1"));
     let ready = std::rc::Rc::new(tokio::sync::Barrier::new(plan.count));
-    let all_open = std::rc::Rc::new(std::cell::Cell::new(None));
+    // When the last one was open, and when the first one was closed.
+    let (all_open, closing) = (std::rc::Rc::new(Cell::new(None)), std::rc::Rc::new(Cell::new(None)));
     let held = crowd
         .run(plan.count, |_| {
             let (crowd, config, ready) = (crowd.clone(), config.clone(), ready.clone());
-            let all_open = all_open.clone();
+            let (all_open, closing) = (all_open.clone(), closing.clone());
             async move {
                 let opened = async {
                     let (mut stream, member) = crowd.connect(plan.port, &config).await?;
@@ -196,18 +198,20 @@ pub async fn idle(plan: Plan) -> Outcome {
                 }
                 .await;
                 ready.wait().await;
-                // From when the last one is at rest, too.
-                all_open.set(Some(now() + 1.0));
+                all_open.set(Some(now()));
                 let (mut stream, _member) = opened?;
                 if wire::is_ended(&mut stream, Duration::from_secs_f64(plan.seconds)).await {
                     return Err("an idle connection was ended".to_owned());
                 }
+                closing.set(closing.get().or(Some(now())));
                 Ok(Duration::from_secs_f64(plan.seconds))
             }
         })
         .await;
     let words = |held: &Held| format!("{} connections held idle for {:.0?}", held.ended, held.longest);
-    Outcome { unfelt_from: all_open.get(), ..held.outcome(&crowd, words) }
+    // A second for what the opening left to do.
+    let at_rest = all_open.get().zip(closing.get()).map(|(begin, end): (f64, f64)| (begin + 1.0, end));
+    Outcome { at_rest, ..held.outcome(&crowd, words) }
 }
 
 /// Seconds of Unix time.

@@ -120,5 +120,5 @@ pub async fn key_updates(plan: Plan) -> Outcome {
         }
     }
     let words = format!("{sent} KeyUpdates on {connections} connections in {:.1?}", begun.elapsed());
-    Outcome { connections: crowd.most(), wrong, words, unfelt_from: None }
+    Outcome { connections: crowd.most(), wrong, words, at_rest: None }
 }

@@ -208,7 +208,7 @@ impl Held {
         if all > wrong.len() {
             wrong.push(format!("{all} complaints in all"));
         }
-        Outcome { connections: crowd.most(), wrong, words, unfelt_from: None }
+        Outcome { connections: crowd.most(), wrong, words, at_rest: None }
     }
 }
 
