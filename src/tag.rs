@@ -57,6 +57,36 @@ pub(crate) fn claim_of(name: &str) -> String {
     percent_encoding::percent_decode_str(name.get(..end).unwrap_or(name)).decode_utf8_lossy().into_owned()
 }
 
+/// A tag's name as tags have it: what is escaped has to be, and what has to be is. Another spelling is of no claim.
+pub(crate) fn canonical_name(name: &str) -> String {
+    let scheme = ["https://", "http://"].into_iter().find(|scheme| name.starts_with(scheme)).unwrap_or("");
+    let rest = name.strip_prefix(scheme).unwrap_or(name);
+    // After the host of a URL, a number is a port and not a member.
+    let after_host = rest.find([':', '/']).filter(|_| !scheme.is_empty());
+    let port = after_host.filter(|at| rest.get(*at..).is_some_and(is_port));
+    let mut canonical = String::from(scheme);
+    let mut from = 0;
+    let ends = rest.match_indices(':').map(|(at, _)| at).filter(|at| Some(*at) != port);
+    for (index, end) in ends.chain([rest.len()]).enumerate() {
+        let part = percent_encoding::percent_decode_str(rest.get(from..end).unwrap_or_default());
+        let part = part.decode_utf8_lossy();
+        let encoded = match index {
+            0 if scheme.is_empty() => top_level_name(&part),
+            0 => encode_name(&part),
+            _ => format!(":{}", nested_name(&part)),
+        };
+        canonical.push_str(&encoded);
+        from = end + 1;
+    }
+    canonical
+}
+
+/// Whether this begins with a colon and the digits of a port.
+fn is_port(rest: &str) -> bool {
+    let port = rest.strip_prefix(':').map(|rest| rest.split('/').next().unwrap_or_default());
+    port.is_some_and(|port| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 fn push_claim(tags: &mut Vec<Box<str>>, name: &str, value: &Value, depth: usize) {
     match value {
         Value::Array(elements) => {
@@ -211,6 +241,32 @@ mod tests {
             ("https://acme.com%3A8443/r:x", "https://acme.com:8443/r"),
         ] {
             assert_eq!(claim_of(name), claim);
+        }
+    }
+
+    #[test]
+    fn a_name_has_one_spelling() {
+        for (name, canonical) in [
+            ("groups", "groups"),
+            ("address:geo:x", "address:geo:x"),
+            ("a%3Ab", "a%3Ab"),
+            ("a%3ab", "a%3Ab"),
+            ("%67roups", "groups"),
+            ("100%", "100%25"),
+            ("role%3Dadmin", "role%3Dadmin"),
+            ("https://acme.com/roles", "https://acme.com/roles"),
+            ("https://acme.com/app:roles", "https://acme.com/app:roles"),
+            ("https://acme.com:8443/r", "https://acme.com%3A8443/r"),
+            ("https://acme.com:8443", "https://acme.com%3A8443"),
+            ("https://acme.com%3A8443/r:x", "https://acme.com%3A8443/r:x"),
+            ("https://acme.com:x/r", "https://acme.com:x/r"),
+            ("https%3A//acme.com", "https://acme.com"),
+            ("https:/%2Facme.com", "https:%2F/acme.com"),
+            ("https:%2F/acme.com", "https:%2F/acme.com"),
+            ("Zoë", "Zoë"),
+        ] {
+            assert_eq!(canonical_name(name), canonical, "{name}");
+            assert_eq!(canonical_name(canonical), canonical);
         }
     }
 

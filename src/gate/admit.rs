@@ -165,7 +165,10 @@ impl Worker {
         let plain = match entrance {
             Entrance::Tls | Entrance::PublicOnly => false,
             Entrance::Redirect => true,
-            Entrance::BehindProxy => !(trusted && forwarded::over_tls(request.headers())),
+            Entrance::BehindProxy => {
+                entry.proxy_has_tls = trusted && forwarded::over_tls(request.headers());
+                !entry.proxy_has_tls
+            }
         };
         if plain {
             return Err(Refusal::Plain { location: service.url(target.as_str()) });
@@ -336,6 +339,7 @@ impl Worker {
             attempt: 1,
             acr_values: wishes.acr_values.to_vec(),
             max_age: wishes.max_age,
+            in_place_of: None,
         };
         self.redirect_to_provider(arrived, party, request.headers(), wanted, entry).await
     }

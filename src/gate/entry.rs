@@ -13,7 +13,7 @@ use http::{HeaderValue, Method, Request, Response};
 use super::LocalService;
 use super::navigation::{Gist, Navigation};
 use super::service::Service;
-use crate::server::{Call, Tunnel};
+use crate::server::{Call, Phase, Tunnel};
 use crate::telemetry::{
     AccessRecord, Action, DropReason, Grounds, Journal, ReadyGrounds, RequestCounters, RequestId, RuleName,
 };
@@ -41,6 +41,8 @@ pub(super) struct Entry {
     pub(super) call: Call,
     /// Address of the client.
     pub(super) client: IpAddr,
+    /// The proxy before us says that it came to it over TLS.
+    pub(super) proxy_has_tls: bool,
     /// The service that it is for, once known.
     pub(super) local: Option<Rc<LocalService>>,
     /// What becomes of it.
@@ -91,6 +93,7 @@ impl Entry {
             id,
             call: Call::default(),
             client,
+            proxy_has_tls: false,
             local: None,
             // Until something accepts it, a request is not accepted: not even one whose client has gone.
             action: Action::Reject,
@@ -164,7 +167,10 @@ impl Drop for Entry {
     fn drop(&mut self) {
         let duration = self.started.elapsed();
         self.counters.count(self.action, self.status, duration);
+        // Nobody tells those apart who are dropped, but when.
+        let is_cut_off = || self.local.as_ref().is_some_and(|local| local.lifecycle.phase() == Phase::Over);
         let ending = match (self.status, self.tally.end.get()) {
+            (0, _) | (_, Some(End::Abandoned)) if is_cut_off() => Some(STOPS),
             (0, _) => Some("the client went away before there was an answer"),
             (_, Some(End::Cut)) => {
                 self.drop_reason = self.drop_reason.or(Some(DropReason::Dial));
@@ -178,7 +184,7 @@ impl Drop for Entry {
                 Some("the client took no more of the answer for limits.bodyIdleTimeout")
             }
             (_, Some(End::SessionEnded)) => Some("the session ended"),
-            (_, Some(End::Closed)) => Some("ended because the process stops"),
+            (_, Some(End::Closed)) => Some(STOPS),
             (_, Some(End::Abandoned)) => Some("the client went away before the end of the answer"),
             (_, Some(End::Complete) | None) => None,
         };
@@ -243,6 +249,9 @@ impl Observer for Tally {
         drop(over);
     }
 }
+
+/// How a request ends that `limits.drain` cut off.
+const STOPS: &str = "ended because the process stops";
 
 /// At most `bytes` of `text`, cut between characters.
 fn cut(text: &str, bytes: usize) -> &str {

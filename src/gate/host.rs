@@ -68,15 +68,16 @@ fn parts_of(authority: &str) -> Option<(String, Option<u16>)> {
     }
     let host = parsed.host();
     let host = host.strip_suffix('.').unwrap_or(host);
-    let clean = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        Some(inside) => inside.parse::<Ipv6Addr>().is_ok(),
+    let name = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        // One address has many spellings.
+        Some(inside) => format!("[{}]", inside.parse::<Ipv6Addr>().ok()?),
         // The parser of the authority takes brackets and colons in the midst of a name.
         None => {
-            !host.is_empty()
-                && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+            let clean = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+            (clean && !host.is_empty()).then(|| host.to_ascii_lowercase())?
         }
     };
-    clean.then(|| (host.to_ascii_lowercase(), port))
+    Some((name, port))
 }
 
 /// The services of one listener by host. A tree: most listeners have one host or a few, and comparing is cheaper than
@@ -119,6 +120,8 @@ mod tests {
             ("/", &["app.example.:443"], Some("app.example")),
             ("/", &["app.example.."], Some("app.example.")),
             ("/", &["[::1]:8443"], Some("[::1]")),
+            ("/", &["[0:0:0:0:0:0:0:1]"], Some("[::1]")),
+            ("/", &["[2001:DB8::00:1]:1"], Some("[2001:db8::1]")),
             ("/", &[], None),
             ("/", &[""], None),
             ("/", &["a", "b"], None),

@@ -34,6 +34,8 @@ pub(super) struct Wanted {
     pub(super) acr_values: Vec<String>,
     /// Oldest authentication that will do.
     pub(super) max_age: Option<Duration>,
+    /// The login that was not known when it came back, after which this one is begun: its id, if `state` tells.
+    pub(super) in_place_of: Option<String>,
 }
 
 impl Wanted {
@@ -45,7 +47,7 @@ impl Wanted {
             Decision::Login(wishes) => (wishes.acr_values.to_vec(), wishes.max_age),
             _ => (Vec::new(), None),
         };
-        Self { target, attempt, acr_values, max_age }
+        Self { target, attempt, acr_values, max_age, in_place_of: None }
     }
 }
 
@@ -74,6 +76,15 @@ struct Pending {
     begun: UnixTime,
     target: String,
     transaction: Transaction,
+    /// See [`Wanted::in_place_of`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    in_place_of: Option<String>,
+}
+
+impl Pending {
+    fn is_fresh(&self, now: UnixTime) -> bool {
+        now.since(self.begun) <= crate::session::LOGIN_LIFETIME && self.begun <= now.plus(MAX_CLOCK_STEP)
+    }
 }
 
 impl Worker {
@@ -109,6 +120,7 @@ impl Worker {
                 begun,
                 target: target.to_owned(),
                 transaction: transaction.clone(),
+                in_place_of: wanted.in_place_of.clone(),
             };
             let sealed = seal(party, Purpose::Login, &pending)?;
             party.login_cookies.set(&id, &sealed).map_err(|error| Refusal::Internal(error.to_string()))
@@ -181,13 +193,16 @@ impl Worker {
         let id = TransactionId::parse(&state.id)?;
         let now = self.clock.now();
         let found = party.login_cookies.find(headers, &id);
-        found.into_iter().filter_map(|sealed| open::<Pending>(party, Purpose::Login, sealed)).find_map(
-            |pending| {
-                let fresh = now.since(pending.begun) <= crate::session::LOGIN_LIFETIME
-                    && pending.begun <= now.plus(MAX_CLOCK_STEP);
-                (fresh && pending.id == state.id).then_some((id.clone(), pending))
-            },
-        )
+        let mut found = found.into_iter().filter_map(|sealed| open::<Pending>(party, Purpose::Login, sealed));
+        found.find(|pending| pending.is_fresh(now) && pending.id == state.id).map(|pending| (id, pending))
+    }
+
+    /// Whether this browser has begun a login after a callback like this one.
+    fn was_begun_anew(&self, party: &RelyingParty, headers: &HeaderMap, unknown: &str) -> bool {
+        let now = self.clock.now();
+        let all = party.login_cookies.all(headers);
+        all.filter_map(|sealed| open::<Pending>(party, Purpose::Login, sealed))
+            .any(|pending| pending.is_fresh(now) && pending.in_place_of.as_deref() == Some(unknown))
     }
 
     /// A callback that belongs to no login of this browser: a reloaded page, a login page left open for too
@@ -203,6 +218,7 @@ impl Worker {
     ) -> Result<Response<Body>, Refusal> {
         let service = &arrived.local.service;
         let attempt = state.as_ref().map_or(1, |state| state.attempt);
+        let unknown = state.as_ref().map(|state| state.id.clone()).unwrap_or_default();
         let target = state.and_then(|state| state.target).unwrap_or_else(|| "/".to_owned());
         let target = service.return_target(&target);
         if arrived.host.name != service.canonical_host {
@@ -236,12 +252,18 @@ impl Worker {
             );
             return Err(Refusal::LoginCookieMissing { login: service.login_url(&target) });
         }
+        // Not by the attempt that `state` tells: there may be none, or always the same.
+        if self.was_begun_anew(party, request.headers(), &unknown) {
+            let login = service.login_url(&target);
+            return Err(self.provider_failed(arrived, CallbackError::UnknownAgain.into(), login, entry));
+        }
         if entry.navigation != Navigation::Page {
             let absent = Absent::NoCookie.to_string();
             return Err(Refusal::SignIn { login: service.login_url(&target), absent });
         }
         entry.detail = Some("the login is unknown or too old; starting it again".to_owned());
         let wanted = Wanted::returning_to(service, target, MAX_ATTEMPTS, self.clock.now());
+        let wanted = Wanted { in_place_of: Some(unknown), ..wanted };
         self.redirect_to_provider(arrived, party, request.headers(), wanted, entry).await
     }
 
@@ -452,7 +474,7 @@ pub(super) fn fuzz_sealed(plain: &[u8]) {
         let again = serde_json::from_slice::<Pending>(&text).ok();
         let same = |again: &Pending| {
             (&again.id, again.begun, &again.target) == (&pending.id, pending.begun, &pending.target)
-                && again.transaction == pending.transaction
+                && (&again.transaction, &again.in_place_of) == (&pending.transaction, &pending.in_place_of)
         };
         assert!(again.as_ref().is_some_and(same));
         // Neither stands in for the other.

@@ -188,15 +188,21 @@ impl Worker {
         token: &LogoutToken,
     ) -> Result<(), LedgerError> {
         let issuer = party.provider.issuer();
-        let (ending, which) = match (&token.sid, &token.subject) {
-            (Some(sid), _) => (Ending::ProviderSession { issuer, sid }, "the session of this sid"),
-            (None, Some(subject)) => (Ending::Subject { issuer, subject }, "all sessions of this subject"),
+        // A token that comes again, at another replica or after a restart, must not end what began after it was made.
+        let made = token.issued_at.plus(MAX_CLOCK_DIFFERENCE);
+        let (revocations, why) = (&party.revocations, Why::BackChannel);
+        let (ended, which) = match (&token.sid, token.subject.as_deref()) {
+            (Some(sid), subject) => (
+                revocations.end_provider_session(issuer, (sid, subject), made, why),
+                "the session of this sid",
+            ),
+            (None, Some(subject)) => {
+                let all = Ending::Subject { issuer, subject };
+                (revocations.end_until(all, made, why), "all sessions of this subject")
+            }
             // A verified logout token has one of both.
             (None, None) => return Ok(()),
         };
-        // A token that comes again, at another replica or after a restart, must not end what began after it was made.
-        let made = token.issued_at.plus(MAX_CLOCK_DIFFERENCE);
-        let ended = party.revocations.end_until(ending, made, Why::BackChannel);
         let event = Event::new("backchannel-logout", Level::Info).request(entry.id).message(which);
         let event = event.service(&arrived.local.service.name);
         self.journal.log().event(match &entry.subject {

@@ -123,6 +123,7 @@ impl Gate {
                     streams: Streams::new(),
                     forwarder: Forwarder::new(&service.proxy, service.connector.clone()),
                     counters: self.metrics.requests(Some(&service.name)),
+                    lifecycle: self.lifecycle.clone(),
                 })
             })
             .collect();
@@ -190,6 +191,7 @@ struct LocalService {
     streams: Streams,
     forwarder: Forwarder,
     counters: Arc<RequestCounters>,
+    lifecycle: Lifecycle,
 }
 
 impl std::fmt::Debug for LocalService {
@@ -282,10 +284,13 @@ impl Worker {
     }
 
     fn stamp(&self, entry: &Entry, connection: &Connection, headers: &mut HeaderMap) {
-        let encrypted = self
-            .listeners
-            .get(connection.listener)
-            .is_some_and(|listener| matches!(listener.entrance, Entrance::Tls | Entrance::BehindProxy));
+        // RFC 6797 section 7.2: not over plain HTTP.
+        let encrypted =
+            self.listeners.get(connection.listener).is_some_and(|listener| match listener.entrance {
+                Entrance::Tls => true,
+                Entrance::BehindProxy => entry.proxy_has_tls,
+                Entrance::PublicOnly | Entrance::Redirect => false,
+            });
         if let Some(hsts) = entry.service().and_then(|service| service.hsts.clone())
             && encrypted
         {

@@ -247,6 +247,7 @@ fn upstream(reply: &Reply<'_>, error: &proxy::Error) -> Response<Body> {
     }
     match error.status().as_u16() {
         408 => reply.request_timeout(),
+        431 => reply.header_fields_too_large(),
         504 => reply.gateway_timeout(),
         502 => reply.bad_gateway(),
         501 => reply.not_implemented(),

@@ -157,9 +157,15 @@ pub enum CallbackError {
     /// More than [`super::login::MAX_PARAMETERS`] parameters.
     #[error("the callback has too many parameters")]
     TooMany,
-    /// No `state`.
+    /// No `state`, and no `error` either.
     #[error("the callback has no state: it does not belong to a login that began here")]
     NoState,
+    /// It belongs to no login of this browser, and neither did the one before it, after which the login was begun anew.
+    #[error(
+        "the callback belongs to no login of this browser, again: does the identity provider send `state` back in the \
+         query, as it got it?"
+    )]
+    UnknownAgain,
     /// Neither `code` nor `error`, or both.
     #[error("the callback must have either a code or an error")]
     NoOutcome,

@@ -104,7 +104,12 @@ impl CallbackParameters {
                 return Err(CallbackError::Repeated);
             }
         }
-        let state = state.filter(|state| !state.is_empty()).ok_or(CallbackError::NoState)?;
+        // A provider that could not read the request does not know its state (RFC 6749 section 4.1.2.1 wants it back).
+        let is_error = code.is_none() && error.is_some();
+        let state = match state.unwrap_or_default() {
+            state if state.is_empty() && !is_error => return Err(CallbackError::NoState),
+            state => state,
+        };
         let outcome = match (code, error) {
             (Some(code), None) if code.len() > MAX_CODE_BYTES => return Err(CallbackError::TooLong),
             (Some(code), None) if !code.is_empty() => Outcome::Code(code),
@@ -117,7 +122,7 @@ impl CallbackParameters {
         Ok(Self { state, issuer, outcome })
     }
 
-    /// The `state`, for the caller to open.
+    /// The `state`, for the caller to open. Empty if an error came without one.
     pub fn state(&self) -> &str {
         &self.state
     }
@@ -162,7 +167,10 @@ mod tests {
             ("state=s&code=c", None),
             ("state=s&code=c&iss=https%3A%2F%2Fidp.example&session_state=x", None),
             ("state=s&error=access_denied&error_description=%3Cscript%3E", None),
+            ("error=access_denied", None),
+            ("state=&error=access_denied", None),
             ("", Some(CallbackError::NoState)),
+            ("code=c&error=e", Some(CallbackError::NoState)),
             ("code=c", Some(CallbackError::NoState)),
             ("state=&code=c", Some(CallbackError::NoState)),
             ("state=s", Some(CallbackError::NoOutcome)),

@@ -101,7 +101,13 @@ impl LogoutToken {
             return Err(Refusal::NoncePresent); // step 6
         }
         let jti = text(&claims, "jti")?.ok_or(Refusal::Missing("jti"))?; // for step 7, the caller's
-        Ok(Self { jti, sid, subject, issued_at: times.issued_at, expires_at: times.expires_at })
+        Ok(Self {
+            jti,
+            sid,
+            subject,
+            issued_at: times.issued_at,
+            expires_at: times.expires_at.plus(expected.clock_skew),
+        })
     }
 }
 

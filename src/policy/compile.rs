@@ -74,6 +74,10 @@ pub enum MistakeKind {
     WildcardInKey,
     /// A control character.
     Control,
+    /// White space before or after the name of a claim.
+    SpaceInKey,
+    /// No claim gives a tag of this name, but perhaps one of that name.
+    KeySpelling(String),
     /// A space or nothing in an ACR value.
     AcrValue,
     /// Another endpoint has this URI and method.
@@ -115,6 +119,10 @@ impl fmt::Display for MistakeKind {
                 f.write_str("a wildcard can stand in the value only; a star in a claim's name is written %2A")
             }
             Self::Control => f.write_str("a control character; was a line break meant as a new list entry?"),
+            Self::SpaceInKey => f.write_str("white space around the name of a claim: write key=value without it"),
+            Self::KeySpelling(canonical) => {
+                write!(f, "no claim gives a tag of this name, so it could never match; write {canonical}=...")
+            }
             Self::AcrValue => f.write_str("an ACR value is one word without spaces"),
             Self::Duplicate(method) => {
                 write!(f, "another endpoint has the same URI for {method} already; merge the two")
@@ -289,6 +297,8 @@ impl From<SyntaxError> for MistakeKind {
             SyntaxError::NoKey => Self::NoKey,
             SyntaxError::WildcardInKey => Self::WildcardInKey,
             SyntaxError::Control => Self::Control,
+            SyntaxError::Space => Self::SpaceInKey,
+            SyntaxError::Spelling(canonical) => Self::KeySpelling(canonical),
         }
     }
 }

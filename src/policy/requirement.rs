@@ -5,18 +5,25 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::tag::{TagSet, claim_of};
+use crate::tag::{TagSet, canonical_name, claim_of};
 
 /// Which requirements of a policy hold for one tag set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
     bits: Box<[u64]>,
+    /// Those that may hold and may not: an address can be read in more than one way. Mostly none.
+    doubtful: Vec<usize>,
     pub(super) email_unverified: bool,
 }
 
 impl Held {
     fn get(&self, number: usize) -> bool {
         self.bits.get(number / 64).is_some_and(|word| word >> (number % 64) & 1 == 1)
+    }
+
+    /// Whether it holds as far as anybody can tell, in some reading.
+    fn may(&self, number: usize) -> bool {
+        self.get(number) || self.doubtful.contains(&number)
     }
 
     fn set(&mut self, number: usize) {
@@ -37,15 +44,18 @@ pub(super) struct Term {
 }
 
 impl Term {
-    /// Whether it lets a caller pass. A requirement on an unverified address fails, in either form.
+    /// Whether it lets a caller pass. A requirement on an unverified address fails, in either form; so does one on which
+    /// there is doubt.
     pub(super) fn allows(self, held: &Held) -> bool {
-        !(self.email && held.email_unverified) && held.get(self.number) != self.negated
+        let holds = if self.negated { !held.may(self.number) } else { held.get(self.number) };
+        holds && !(self.email && held.email_unverified)
     }
 
     /// Whether it stops a caller. Here an unverified address must not help: `email=x` stops whoever claims x,
-    /// and `email!=x` stops whoever can't prove x.
+    /// and `email!=x` stops whoever can't prove x. Nor must doubt.
     pub(super) fn denies(self, held: &Held) -> bool {
-        (self.email && self.negated && held.email_unverified) || held.get(self.number) != self.negated
+        let unproven = self.email && self.negated && held.email_unverified;
+        unproven || if self.negated { !held.get(self.number) } else { held.may(self.number) }
     }
 
     /// Whether it asks for an address.
@@ -55,12 +65,16 @@ impl Term {
 }
 
 /// Why a text is not a requirement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum SyntaxError {
     NoEquals,
     NoKey,
     WildcardInKey,
     Control,
+    /// White space around the key.
+    Space,
+    /// No claim has a tag of this name; perhaps of that one.
+    Spelling(String),
 }
 
 /// All distinct requirements of a policy.
@@ -100,7 +114,8 @@ impl Requirements {
     /// Works out which requirements hold. The cost is that of the tags, and of the wildcards for their keys.
     pub(super) fn bind(&self, tags: &TagSet) -> Held {
         let words = self.texts.len().div_ceil(64);
-        let mut held = Held { bits: vec![0; words].into(), email_unverified: tags.email_unverified() };
+        let (bits, doubtful) = (vec![0; words].into(), Vec::new());
+        let mut held = Held { bits, doubtful, email_unverified: tags.email_unverified() };
         for tag in tags.iter() {
             if let Some(number) = self.exact.get(tag) {
                 held.set(*number);
@@ -109,6 +124,8 @@ impl Requirements {
             for (pattern, number) in self.by_key.get(key).into_iter().flatten() {
                 if pattern.matches(value) {
                     held.set(*number);
+                } else if pattern.may_match(value) {
+                    held.doubtful.push(*number);
                 }
             }
         }
@@ -139,6 +156,13 @@ fn split(text: &str) -> Result<(&str, &str, bool), SyntaxError> {
     }
     if key.contains('*') {
         return Err(SyntaxError::WildcardInKey);
+    }
+    if key.trim() != key {
+        return Err(SyntaxError::Space);
+    }
+    let canonical = canonical_name(key);
+    if canonical != key {
+        return Err(SyntaxError::Spelling(canonical));
     }
     Ok((key, value, negated))
 }
@@ -194,6 +218,20 @@ impl Pattern {
             }
             Self::WholeEmail(pieces) => glob(pieces, &value.to_ascii_lowercase()),
         }
+    }
+}
+
+impl Pattern {
+    /// Whether an address that does not match would in another reading: with more than one `@`, or with a dot or white
+    /// space after its domain, its owner is a matter of who reads it.
+    fn may_match(&self, value: &str) -> bool {
+        let Self::Email { local, domain } = self else { return false };
+        value.match_indices('@').any(|(at, _)| {
+            let (own, rest) = (value.get(..at).unwrap_or_default(), value.get(at + 1..).unwrap_or_default());
+            let host = rest.split('@').next().unwrap_or_default();
+            let host = host.trim_matches(|end: char| end == '.' || end.is_whitespace());
+            glob(local, own.trim()) && glob(domain, &host.to_ascii_lowercase())
+        })
     }
 }
 

@@ -367,7 +367,7 @@ fn mistakes_are_told_all_at_once() {
             it.public = true;
             it.allowed_scopes = scopes(&[&["a=b"]]);
         }),
-        with(|it| it.allowed_scopes = scopes(&[&[], &["nothing", "=x", "a*=b", "a=b\n"]])),
+        with(|it| it.allowed_scopes = scopes(&[&[], &["nothing", "=x", "a*=b", "a=b\n", "a =b", "%61=b"]])),
         with(|it| it.required_acr = vec!["a b".into()]),
         with(|it| it.uri = "/ok//x".into()),
     ];
@@ -389,6 +389,8 @@ fn mistakes_are_told_all_at_once() {
         (9, K::NoKey),
         (9, K::WildcardInKey),
         (9, K::Control),
+        (9, K::SpaceInKey),
+        (9, K::KeySpelling("a".into())),
         (10, K::AcrValue),
         (11, K::Path(path::PathError::EmptySegment)),
     ] {
@@ -396,6 +398,37 @@ fn mistakes_are_told_all_at_once() {
     }
     let twin = mistakes.iter().find(|mistake| mistake.endpoint == 1).and_then(|mistake| mistake.other);
     assert_eq!(twin, Some(0), "a duplicate names both places");
+}
+
+/// Of whom it can't be told whether the address is one of evil.com, is not let in as one, nor as one that is not.
+#[test]
+fn an_address_of_two_readings_helps_nobody() {
+    for address in [
+        "\\\"x@y\\\"@evil.com",
+        "x@evil.com@good.com",
+        "x@good.com@evil.com",
+        "x@evil.com.",
+        "x@EVIL.com ",
+        " x@evil.com\\t",
+    ] {
+        let claims = format!(r#"{{"sub":"x","email":"{address}"}}"#);
+        let rows: &[(Clauses, Clauses, bool)] = &[
+            (&[&["email=*@evil.com"]], &[], false),
+            (&[&["email!=*@evil.com"]], &[], false),
+            (&[&["sub=x"]], &[&["email=*@evil.com"]], false),
+            (&[&["sub=x"]], &[&["email!=*@evil.com"]], false),
+            (&[&["sub=x"]], &[&["email=*@other.com"]], true),
+            (&[&["email!=*@other.com"]], &[], true),
+            (&[&["email=*"]], &[], true),
+        ];
+        for &(allowed, denied, expected) in rows {
+            assert_eq!(
+                Ask::new(allowed, denied).allows(&claims),
+                expected,
+                "{address} {allowed:?} {denied:?}"
+            );
+        }
+    }
 }
 
 struct Ask {

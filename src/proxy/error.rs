@@ -24,6 +24,9 @@ pub enum Error {
     /// The client broke its body off.
     #[error("the client broke off while sending its body")]
     ClientGone,
+    /// The client's trailers are too large.
+    #[error("the trailers after the request's body are larger than 64 KiB")]
+    TrailersTooLarge,
     /// No connection could be made.
     #[error("cannot connect to the application at {upstream}: {cause}")]
     Unreachable {
@@ -109,6 +112,7 @@ impl Error {
                 StatusCode::BAD_REQUEST
             }
             Error::ClientStalled => StatusCode::REQUEST_TIMEOUT,
+            Error::TrailersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Error::Unreachable { .. }
             | Error::Tls { .. }
             | Error::NotHttp2 { .. }

@@ -150,6 +150,10 @@ impl Conn {
                 }
                 if consent.as_mut().is_some_and(|consent| consent.poll(cx).is_ready()) {
                     consent = None;
+                    // hyper says so to clients of HTTP/1.1 when it is asked for the body.
+                    if let Some(inform) = inform {
+                        inform(StatusCode::CONTINUE, HeaderMap::new());
+                    }
                     continue;
                 }
                 // An application that takes nothing keeps the body from noticing it.

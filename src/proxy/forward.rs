@@ -203,9 +203,13 @@ impl Forwarder {
         terms: &mut Terms<'_>,
     ) -> Result<Response<Body>, Error> {
         let takes_trailers = request.version() == Version::HTTP_2;
+        let expects = expects_continue(request.headers());
         let (outgoing, progress, is_grpc) = self.write_http2(request, path, terms)?;
         // A call says itself how long it may take (`grpc-timeout`).
         let informed = terms.inform;
+        if expects && let Some(inform) = informed {
+            inform(StatusCode::CONTINUE, &HeaderMap::new());
+        }
         let pass_on = |status, headers| self.inform(informed, status, headers);
         let wait = http2::Wait {
             inform: informed.is_some().then_some(&pass_on),

@@ -277,10 +277,12 @@ pub(super) fn clean(
     private: bool,
 ) -> Result<Answered, Error> {
     let answered = Answered::of(headers);
-    if answered.transfer_encoding
-        && let Some(coding) = headers.remove(TRANSFER_ENCODING)
-    {
-        if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+    if answered.transfer_encoding {
+        let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+        let chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+        let is_chunked = codings.next().is_some_and(chunked) && codings.next().is_none();
+        headers.remove(TRANSFER_ENCODING);
+        if !is_chunked {
             return Err(Error::BadAnswer("it has a transfer coding that we did not ask for"));
         }
         // Chunked decides (RFC 9112 section 6.3); the other length must not reach the client.

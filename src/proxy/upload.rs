@@ -47,6 +47,7 @@ enum Fault {
     Stalled,
     Gone,
     SessionEnded,
+    Trailers,
 }
 
 impl Upload {
@@ -117,6 +118,7 @@ impl Progress {
             Fault::Stalled => Error::ClientStalled,
             Fault::Gone => Error::ClientGone,
             Fault::SessionEnded => Error::SessionEnded,
+            Fault::Trailers => Error::TrailersTooLarge,
         })
     }
 
@@ -126,6 +128,7 @@ impl Progress {
             Poll::Pending => {}
             Poll::Ready(Some(Err(BodyError::Stalled))) => self.fault.set(Some(Fault::Stalled)),
             Poll::Ready(Some(Err(BodyError::SessionEnded))) => self.fault.set(Some(Fault::SessionEnded)),
+            Poll::Ready(Some(Err(BodyError::TrailersTooLarge))) => self.fault.set(Some(Fault::Trailers)),
             Poll::Ready(Some(Err(_))) => self.fault.set(Some(Fault::Gone)),
             Poll::Ready(_) => self.moved.set(Instant::now()),
         }

@@ -103,7 +103,7 @@ impl Connection {
     }
 
     /// Sends an informational answer (RFC 9110 section 15.2) ahead of the one to `call` that is being made. Only hints:
-    /// none that hyper sends itself (100) or that is final (101), and it may be dropped: where there are many,
+    /// none that hyper sends itself (100 over HTTP/1) or that is final (101), and it may be dropped: where there are many,
     /// and where the client has not taken what came before.
     pub fn inform(&self, call: Call, status: StatusCode, headers: &HeaderMap) {
         let is_taken = match &self.interim {

@@ -86,6 +86,12 @@ impl LoginCookies {
             .collect()
     }
 
+    /// What the browser sent for any login, at most [`MAX_SEEN`].
+    pub fn all<'a>(&self, headers: &'a HeaderMap) -> impl Iterator<Item = &'a str> {
+        let of_logins = cookie::pairs(headers).filter(|pair| self.id_of(pair.name).is_some());
+        of_logins.filter_map(|pair| str::from_utf8(pair.value).ok()).take(MAX_SEEN)
+    }
+
     /// The Set-Cookie field that ends a login.
     pub fn clear(&self, id: &TransactionId) -> HeaderValue {
         cookie::delete(&self.name(id))

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::deadline::Deadline;
 use super::lifeline::Lifeline;
-use super::trailers::without_forbidden;
+use super::trailers::{is_too_large, without_forbidden};
 use super::transit::Transit;
 
 /// A message body. Not `Send`: it lives and dies on the worker that made it.
@@ -223,6 +223,11 @@ impl PeerBody {
                 if let (Some(bytes), Some((flow, observer))) = (frame.data_ref(), &self.observer) {
                     flow.count(&**observer, bytes.len());
                 }
+                if frame.trailers_ref().is_some_and(is_too_large) {
+                    self.carrier = None;
+                    self.finish(End::Cut);
+                    return self.fail(BodyError::TrailersTooLarge, cx);
+                }
                 // Whoever writes trailers need not ask for what comes after them.
                 if frame.is_trailers() || self.incoming.is_end_stream() {
                     self.finish(End::Complete);
@@ -318,8 +323,10 @@ impl PeerBody {
 
 impl Drop for PeerBody {
     fn drop(&mut self) {
+        // Who has all bytes that were announced need not ask for the end, and writers of HTTP/1 don't.
+        let is_whole = self.failed.is_none() && self.incoming.size_hint().exact() == Some(0);
         self.carrier = None;
-        self.finish(End::Abandoned);
+        self.finish(if is_whole { End::Complete } else { End::Abandoned });
     }
 }
 
@@ -471,4 +478,7 @@ pub enum BodyError {
     /// The session that this body belongs to has ended.
     #[error("the session ended before the body did")]
     SessionEnded,
+    /// The trailers have more than [`MAX_TRAILER_BYTES`].
+    #[error("the trailers after the body are larger than 64 KiB")]
+    TrailersTooLarge,
 }

@@ -292,6 +292,7 @@ async fn a_trusted_proxy_terminates_tls() {
     let stage = Stage::with(|plan| {
         plan.set("TLSType", json!("None"));
         plan.set("trustedProxies", json!(["127.0.0.0/8"]));
+        plan.set("hsts", json!("365d"));
     })
     .await;
     let ask = async |path: &str, extra: &str| {
@@ -313,10 +314,13 @@ async fn a_trusted_proxy_terminates_tls() {
     assert!(!received.text().contains("evil.test"), "{}", received.text());
     let login = ask("/app/", https).await.expect(302);
     assert!(login.set_cookies()[0].contains("Secure"), "{login:?}");
+    assert!(login.header("strict-transport-security").starts_with("max-age="), "{login:?}");
     for extra in ["", "X-Forwarded-Proto: http\r\n", "X-Forwarded-Proto: http, https\r\n"] {
         let answer = ask("/public/x", extra).await;
         assert_eq!(answer.status, 308, "{extra}");
         assert_eq!(answer.header("location"), stage.url("/public/x"));
+        // RFC 6797 section 7.2.
+        assert_eq!(answer.header("strict-transport-security"), "", "{extra}");
     }
     let stage = Stage::with(|plan| {
         plan.set("TLSType", json!("None"));

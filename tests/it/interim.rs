@@ -202,6 +202,49 @@ async fn leave_to_send_comes_from_whoever_wants_the_body() {
     raw.any_answer().await.unwrap().expect(200);
 }
 
+/// RFC 9110 section 10.1.1 knows no version: a client of HTTP/2 may wait for it, too.
+#[tokio::test]
+async fn leave_to_send_reaches_clients_of_http2() {
+    let (http1_app, _go) = stage().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            tokio::spawn(async move {
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    tokio::spawn(async move {
+                        let mut body = request.into_body();
+                        while let Some(data) = body.data().await {
+                            data.unwrap();
+                        }
+                        respond.send_response(http::Response::new(()), true).unwrap();
+                    });
+                }
+            });
+        }
+    });
+    let upstream = json!(format!("h2c://127.0.0.1:{port}"));
+    let http2_app = Stage::with(|plan| plan.set("upstream", upstream)).await;
+    for (stage, wanted) in [(&http1_app, &[100, 103][..]), (&http2_app, &[100])] {
+        let tls = connect(stage.port, Some(HOST), &[b"h2"]).await.unwrap();
+        let (mut client, connection) = h2::client::handshake(tls).await.unwrap();
+        tokio::spawn(connection);
+        let request = http::Request::post(stage.url("/public/continue")).header("expect", "100-continue");
+        let request = request.header("content-length", "5").body(()).unwrap();
+        let (mut answer, mut body) = client.send_request(request, false).unwrap();
+        let mut seen = Vec::new();
+        while seen.len() < wanted.len() {
+            let early = soon("an early answer", poll_fn(|cx| answer.poll_informational(cx))).await;
+            seen.push(early.unwrap().unwrap().status().as_u16());
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, wanted);
+        body.send_data("hello".into(), true).unwrap();
+        assert_eq!(soon("the answer", answer).await.unwrap().status(), 200);
+    }
+}
+
 /// The same of an application that speaks HTTP/2; and of such a one a 204 with a body, which no client takes.
 #[tokio::test]
 async fn an_application_of_http2_hints_too() {

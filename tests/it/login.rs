@@ -115,6 +115,64 @@ async fn a_foreign_callback_logs_nobody_in() {
     victim.navigate(&stage.url("/app/")).await.expect(200);
 }
 
+/// RP-18: a provider that loses the state, shortens it or sends always the same starts no login over and over.
+#[tokio::test]
+async fn a_login_is_begun_anew_once() {
+    let stage = Stage::usual().await;
+    type Change = fn(&mut Vec<(String, String)>);
+    let changes: [(&str, Change); 6] = [
+        ("no state", |pairs| pairs.retain(|(name, _)| name != "state")),
+        ("an empty state", |pairs| {
+            pairs.iter_mut().filter(|(name, _)| name == "state").for_each(|(_, value)| value.clear());
+        }),
+        ("half a state", |pairs| {
+            let states = pairs.iter_mut().filter(|(name, _)| name == "state");
+            states.for_each(|(_, value)| value.truncate(value.len() / 2));
+        }),
+        ("another state", |pairs| {
+            pairs.iter_mut().filter(|(name, _)| name == "state").for_each(|(_, value)| *value = "xyz".into());
+        }),
+        ("nothing", Vec::clear),
+        ("always the same", |_| {}),
+    ];
+    for (what, change) in changes {
+        let mut browser = stage.browser();
+        let first = match what {
+            "always the same" => Some(stage.browser().authorize(&stage.url("/app/")).await),
+            _ => None,
+        };
+        let mut at = stage.url("/app/");
+        for round in 0..3 {
+            let callback = browser.authorize(&at).await;
+            let callback = with_query(first.as_ref().unwrap_or(&callback), change);
+            let answer = browser.navigate(callback.as_str()).await;
+            if round == 0 {
+                assert_eq!(answer.status, 302, "{what}: {answer:?}");
+                at = answer.location().to_string();
+                // To the provider, and from there to the callback again.
+                let callback = browser.navigate(&at).await.location();
+                let callback = with_query(first.as_ref().unwrap_or(&callback), change);
+                let again = browser.navigate(callback.as_str()).await;
+                assert!((400..500).contains(&again.status), "{what}: {again:?}");
+                page(&again, again.status);
+            } else {
+                // Whoever asks again is told at once.
+                assert!((400..500).contains(&answer.status), "{what}: {answer:?}");
+            }
+            at = stage.url("/app/");
+        }
+        assert!(browser.session().is_empty(), "{what}");
+    }
+    assert_eq!(stage.idp.login_calls(), (0, 0));
+    // A refusal is one also without its state.
+    let refusal = stage.url("/aporeto/oidc/callback?error=access_denied");
+    let answer = stage.browser().navigate(&refusal).await;
+    page(&answer, 403);
+    // Who is logged in goes on.
+    let mut browser = stage.logged_in().await;
+    browser.navigate(&refusal).await.expect(303);
+}
+
 /// The transaction of one service, of another browser, or a session's cookie in its place: nothing.
 #[tokio::test]
 async fn a_transaction_cookie_is_not_forged() {

@@ -154,6 +154,7 @@ async fn the_provider_ends_sessions() {
     provider_session(&stage, None, "bob");
     let bob = stage.logged_in().await;
 
+    provider_session(&stage, None, "alice");
     let token = stage.idp.logout_token(|claims| set(claims, "sid", json!("one")));
     let answer = tell(&stage, &token).await.expect(200);
     assert_eq!(answer.header("cache-control"), "no-store");
@@ -194,6 +195,23 @@ async fn the_provider_ends_sessions() {
     stage.proxy.line("why the login is good for nothing", told).await;
     provider_session(&stage, Some("three"), "alice");
     assert!(is_alive(&stage, &stage.logged_in().await).await);
+}
+
+/// RP-36: a session that came without a `sid` may be the one that is meant.
+#[tokio::test]
+async fn a_session_that_is_not_known_to_be_another_ends() {
+    let stage = stage().await;
+    let log_in = async |sid: Option<&str>, subject: &str| {
+        provider_session(&stage, sid, subject);
+        stage.logged_in().await
+    };
+    let [unplaced, placed, other] =
+        [log_in(None, "bob").await, log_in(Some("five"), "bob").await, log_in(None, "alice").await];
+    provider_session(&stage, Some("six"), "bob");
+    let token = stage.idp.logout_token(|claims| set(claims, "sid", json!("six")));
+    tell(&stage, &token).await.expect(200);
+    assert!(!is_alive(&stage, &unplaced).await);
+    assert!(is_alive(&stage, &placed).await && is_alive(&stage, &other).await);
 }
 
 /// RP-37 and the rest of Back-Channel Logout 1.0 section 2.6: none of these ends anything.

@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 use crate::support::client::{Raw, connect};
@@ -64,6 +64,9 @@ async fn a_stream_does_not_hold_it_up() {
     raw.until("data: first").await.expect("an event");
     stage.proxy.terminate();
     raw.rest().await;
+    let is_its_record = |line: &Value| line["path"] == "/public/sse";
+    let record = stage.proxy.line("the record of the stream", is_its_record).await;
+    assert_eq!(record["detail"], "ended because the process stops", "not the client's doing: {record}");
     let Stage { proxy, .. } = stage;
     assert_eq!(proxy.finished().await.code, Some(0));
 }

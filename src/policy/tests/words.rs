@@ -11,7 +11,11 @@ fn a_login_is_asked_for_what_its_rule_wants() {
     strong.max_authentication_age = Some(Duration::from_secs(900));
     let mut usual = endpoint("/usual", &["*"]);
     usual.public = false;
-    let policy = compile(vec![strong, usual]);
+    let endpoints = vec![strong, usual];
+    // What is only observed must not keep anybody from logging in.
+    let observing = Config { mode: Mode::Observe, endpoints: endpoints.clone(), ..Config::default() };
+    let observing = Policy::compile(&observing).unwrap();
+    let policy = compile(endpoints);
     let wanted = StepUp { acr_values: &["mfa".into()], max_age: Some(Duration::from_secs(900)) };
     for (path, expected) in
         [("/strong", wanted), ("/usual", StepUp::default()), ("/no-rule", StepUp::default())]
@@ -21,6 +25,9 @@ fn a_login_is_asked_for_what_its_rule_wants() {
             panic!("{path}: something else than a login")
         };
         assert_eq!(wishes, expected, "{path}");
+        let rule = observing.find(&Method::GET, &target(path)).unwrap();
+        let decision = observing.decide(rule, Caller::Anonymous, UnixTime(0));
+        assert!(matches!(decision, Decision::Login(wishes) if wishes == StepUp::default()), "{path}");
     }
 }
 
@@ -62,10 +69,13 @@ fn mistakes_have_words_of_their_own() {
         K::Control,
         K::AcrValue,
         K::Duplicate("GET".into()),
+        K::SpaceInKey,
+        K::KeySpelling("a%3Ab".into()),
     ];
     let mut texts: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
     assert!(texts.iter().all(|text| text.len() > 20), "{texts:?}");
-    for (mistake, word) in [(7, "write GET"), (8, "not the name"), (9, "GET stands here twice"), (17, "GET")]
+    for (mistake, word) in
+        [(7, "write GET"), (8, "not the name"), (9, "GET stands here twice"), (17, "GET"), (19, "a%3Ab=")]
     {
         assert!(texts[mistake].contains(word), "{}", texts[mistake]);
     }

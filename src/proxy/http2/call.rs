@@ -147,16 +147,20 @@ impl Room {
         let (head, stream) = answer.into_parts();
         // What may not have a body (RFC 9110 section 6.4.1) is passed on without what came as one.
         let has_none = is_head || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        if stream.is_end_stream() || has_none {
+        if stream.is_end_stream() {
+            return Ok(Answer { head, body: None });
+        }
+        if has_none {
+            self.link.clone().see_out(stream, self);
             return Ok(Answer { head, body: None });
         }
         let length = stated_length(&head.headers)?;
-        let body = Receiving::new(stream, self.link.clone(), length);
+        let body = Receiving::new(stream, self, length);
         let sending = sending.filter(|sending| !sending.is_over());
         if let Some(sending) = &sending {
             sending.settle();
         }
-        let busy = Busy { _room: self, _sending: sending };
+        let busy = Busy { _sending: sending };
         Ok(Answer { head, body: Some(PeerBody::streaming(Box::new(body), Some(Box::new(busy)))) })
     }
 

@@ -1,19 +1,22 @@
 //! One HTTP/2 connection to the application, and the task that drives it.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::future::{Future as _, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::RecvStream;
 use h2::client::{Connection, SendRequest};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::Room;
 use super::greeting::{Greeting, Heard, Overheard};
 use super::vigil::{Verdict, Vigil};
 use crate::proxy::{Connector, Error};
@@ -31,10 +34,39 @@ pub(super) struct Link {
     unresponsive: Cell<bool>,
     /// The application was told of the [`NARROW_WINDOW`].
     narrow: Cell<bool>,
-    /// Wakes the driver, which does not notice by itself that nobody wants to send any more.
+    /// Streams whose answers are whole, and whose ends have not come. At most [`MOST_LEAVING`]. `None` once the connection
+    /// has ended.
+    leaving: RefCell<Option<VecDeque<Leaving>>>,
+    /// Wakes the driver, which does not notice by itself that nobody wants to send any more, or that a stream is to end.
     nudge: Notify,
     /// Told whenever a stream becomes free, or the connection ends.
     freed: Rc<Notify>,
+}
+
+/// A stream of which only the end is awaited. It counts as a call.
+struct Leaving {
+    stream: RecvStream,
+    since: Instant,
+}
+
+/// Most streams of a connection of which only the end is awaited. With one more, the oldest is reset.
+const MOST_LEAVING: usize = 32;
+
+/// How long their ends are awaited, and until the connection is looked at again.
+const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+
+impl Leaving {
+    /// Ready when nothing more is awaited of it. What else comes than the end is not wanted.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match ready!(self.stream.poll_data(cx)) {
+                Some(Ok(data)) if data.is_empty() => {}
+                Some(_) => return Poll::Ready(()),
+                None => break,
+            }
+        }
+        self.stream.poll_trailers(cx).map(drop)
+    }
 }
 
 /// How patient a connection is with its peer, and with itself.
@@ -108,6 +140,13 @@ fn builder(is_narrow: bool) -> h2::client::Builder {
     builder
 }
 
+impl Drop for Link {
+    fn drop(&mut self) {
+        // Those whose end was awaited, if the connection was dropped before it ended.
+        CALLS.fetch_sub(self.calls.get(), Relaxed);
+    }
+}
+
 /// A connection that has been greeted.
 pub(super) struct Greeted {
     sender: SendRequest<Bytes>,
@@ -134,6 +173,7 @@ impl Link {
             news: Cell::new(0),
             unresponsive: Cell::new(false),
             narrow: Cell::new(is_narrow),
+            leaving: RefCell::new(Some(VecDeque::new())),
             nudge: Notify::new(),
             freed,
         });
@@ -160,6 +200,40 @@ impl Link {
         if self.sender.borrow_mut().take().is_some() {
             self.nudge.notify_one();
             self.freed.notify_waiters();
+        }
+    }
+
+    /// Waits for the end of a stream whose answer is whole, instead of resetting it.
+    pub(super) fn see_out(&self, stream: RecvStream, room: Room) {
+        // If the connection has ended, there is nothing to wait for.
+        if let Some(leaving) = self.leaving.borrow_mut().as_mut() {
+            leaving.push_back(Leaving { stream, since: Instant::now() });
+            self.begin_call();
+            if leaving.len() > MOST_LEAVING && leaving.pop_front().is_some() {
+                self.end_call();
+            }
+            self.nudge.notify_one();
+        }
+        drop(room);
+    }
+
+    fn poll_leaving(&self, cx: &mut Context<'_>) {
+        if let Some(leaving) = self.leaving.borrow_mut().as_mut() {
+            leaving.retain_mut(|leaver| {
+                let stays = leaver.poll_end(cx).is_pending();
+                if !stays {
+                    self.end_call();
+                }
+                stays
+            });
+        }
+    }
+
+    /// Resets those whose end did not come.
+    fn hurry_leaving(&self, now: Instant) {
+        if let Some(leaving) = self.leaving.borrow_mut().as_mut() {
+            let late = leaving.iter().take_while(|leaver| now >= leaver.since + LEAVE_WITHIN).count();
+            leaving.drain(..late).for_each(|_| self.end_call());
         }
     }
 
@@ -267,6 +341,7 @@ async fn drive(mut connection: Connection<Overheard, Bytes>, link: Rc<Link>, pat
             () = moved(&mut connection, &link) => break,
             () = link.nudge.notified() => {}
             () = &mut look => {
+                link.hurry_leaving(Instant::now());
                 match vigil.look(&link, Instant::now()) {
                     Verdict::Good => link.widen(&mut connection),
                     Verdict::Idle => link.retire(),
@@ -280,6 +355,7 @@ async fn drive(mut connection: Connection<Overheard, Bytes>, link: Rc<Link>, pat
         }
     }
     link.retire();
+    link.leaving.take().into_iter().flatten().for_each(|_| link.end_call());
 }
 
 /// Moves bytes until the end.
@@ -287,7 +363,9 @@ async fn moved(connection: &mut Connection<Overheard, Bytes>, link: &Link) {
     poll_fn(|cx| {
         link.narrow(connection);
         // An error has gone to the calls already.
-        Pin::new(&mut *connection).poll(cx).map(drop)
+        let ended = Pin::new(&mut *connection).poll(cx).map(drop);
+        link.poll_leaving(cx);
+        ended
     })
     .await;
 }

@@ -45,6 +45,9 @@ pub(super) struct Links {
 /// Most connections that take new calls, for each worker and service.
 const MAX_LINKS: usize = 16;
 
+/// How often they look for room who wait for it.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
 /// Most calls that wait for room when all connections are full.
 const MAX_WAITING: usize = 1024;
 
@@ -74,8 +77,12 @@ impl Links {
                 self.open(by).await?;
             } else {
                 let _waiting = Waiting::enter(&self.waiting)?;
-                let freed = tokio::time::timeout_at(by, self.freed.notified());
-                freed.await.map_err(|_| Error::Saturated)?;
+                // The application may allow more streams at any time, and nobody is told of that.
+                let again = by.min(Instant::now() + LOOK_AGAIN);
+                let freed = tokio::time::timeout_at(again, self.freed.notified()).await;
+                if freed.is_err() && again == by {
+                    return Err(Error::Saturated);
+                }
             }
         }
     }
@@ -112,6 +119,11 @@ impl Links {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.live.borrow().iter().filter(|link| !link.is_retired()).count()
+    }
+
+    #[cfg(test)]
+    pub(super) fn calls(&self) -> usize {
+        self.live.borrow().iter().map(|link| link.calls()).sum()
     }
 
     #[cfg(test)]

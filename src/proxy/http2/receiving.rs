@@ -18,8 +18,15 @@ use crate::web::body::{BodyError, Carrier};
 
 /// An answer's body. What the application may send is given back to it as its bytes are taken, and that is when more is
 /// asked for: whoever holds on to a piece gets the rest of a window, and no more.
+///
+/// A writer of HTTP/1 that has the stated length drops the body, and the end of the stream may be in a frame that has
+/// not come yet: then the connection waits for it. To reset the stream would be untrue, and servers end connections with
+/// many resets.
 pub(super) struct Receiving {
-    stream: RecvStream,
+    /// `None` once it is left to the connection.
+    stream: Option<RecvStream>,
+    /// The place of the stream on its connection, until it has ended.
+    room: Option<Room>,
     /// Bytes of the last piece.
     taken: usize,
     link: Rc<Link>,
@@ -31,8 +38,25 @@ pub(super) struct Receiving {
 }
 
 impl Receiving {
-    pub(super) fn new(stream: RecvStream, link: Rc<Link>, length: Option<u64>) -> Self {
-        Self { stream, taken: 0, link, left: length, data_is_over: false, over: false }
+    pub(super) fn new(stream: RecvStream, room: Room, length: Option<u64>) -> Self {
+        let link = room.link.clone();
+        let (stream, room) = (Some(stream), Some(room));
+        Self { stream, room, taken: 0, link, left: length, data_is_over: false, over: false }
+    }
+
+    fn end(&mut self) {
+        self.over = true;
+        self.room = None;
+    }
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        let is_whole = self.left == Some(0) && !self.over;
+        if is_whole && let (Some(mut stream), Some(room)) = (self.stream.take(), self.room.take()) {
+            let _ = stream.flow_control().release_capacity(self.taken);
+            self.link.see_out(stream, room);
+        }
     }
 }
 
@@ -41,42 +65,47 @@ impl Body for Receiving {
     type Error = BodyError;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.over {
-            return Poll::Ready(None);
-        }
-        if self.taken > 0 {
-            let taken = std::mem::take(&mut self.taken);
+        let this = self.get_mut();
+        let Some(stream) = this.stream.as_mut().filter(|_| !this.over) else { return Poll::Ready(None) };
+        if this.taken > 0 {
+            let taken = std::mem::take(&mut this.taken);
             // Fails only for a stream that has ended, which needs no room.
-            let _ = self.stream.flow_control().release_capacity(taken);
+            let _ = stream.flow_control().release_capacity(taken);
         }
-        if !self.data_is_over {
-            match ready!(self.stream.poll_data(cx)) {
+        if !this.data_is_over {
+            match ready!(stream.poll_data(cx)) {
                 Some(Ok(data)) => {
-                    self.link.receive();
-                    self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
-                    self.taken = data.len();
-                    self.over = self.stream.is_end_stream();
+                    this.link.receive();
+                    this.left = this.left.map(|left| left.saturating_sub(data.len() as u64));
+                    this.taken = data.len();
+                    if stream.is_end_stream() {
+                        this.end();
+                    }
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                Some(Err(error)) => return Poll::Ready(Some(Err(cut(error)))),
-                None => self.data_is_over = true,
+                Some(Err(error)) => {
+                    this.end();
+                    return Poll::Ready(Some(Err(cut(error))));
+                }
+                None => this.data_is_over = true,
             }
         }
-        match ready!(self.stream.poll_trailers(cx)) {
+        let trailers = ready!(stream.poll_trailers(cx));
+        this.end();
+        Poll::Ready(match trailers {
             Ok(trailers) => {
-                self.link.receive();
-                self.over = true;
-                Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+                this.link.receive();
+                trailers.map(|trailers| Ok(Frame::trailers(trailers)))
             }
-            Err(error) => Poll::Ready(Some(Err(cut(error)))),
-        }
+            Err(error) => Some(Err(cut(error))),
+        })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.over || self.stream.is_end_stream()
+        self.over || self.stream.as_ref().is_none_or(RecvStream::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -106,10 +135,8 @@ pub(super) fn stated_length(headers: &HeaderMap) -> Result<Option<u64>, Error> {
     }
 }
 
-/// What an answer's body keeps busy: the place on its connection, and a request that is still being sent. Both
-/// end with the body.
+/// What an answer's body keeps busy: a request that is still being sent, which ends with the body.
 pub(super) struct Busy {
-    pub(super) _room: Room,
     pub(super) _sending: Option<Sending>,
 }
 

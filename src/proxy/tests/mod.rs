@@ -288,7 +288,8 @@ async fn front_bound(
                     http1.serve_connection(io, service).with_upgrades().await
                 }
                 Protocol::Http2 => {
-                    let http2 = hyper::server::conn::http2::Builder::new(Here);
+                    let mut http2 = hyper::server::conn::http2::Builder::new(Here);
+                    http2.max_header_list_size(128 * 1024);
                     http2.serve_connection(io, service).await
                 }
             };

@@ -121,8 +121,8 @@ impl StreamInterim {
     /// Takes in an informational answer to the call. False: it is none that may be passed on, its stream is not known,
     /// or too many wait.
     pub(in crate::server) fn push(&self, call: u64, status: StatusCode, headers: &HeaderMap) -> bool {
-        // 100 asks for a body that HTTP/2 clients don't wait with, and there is no 101.
-        let is_ours = matches!(status.as_u16(), 102..=199);
+        // There is no 101 (RFC 9113 section 8.6).
+        let is_ours = matches!(status.as_u16(), 100 | 102..=199);
         let Some(stream) = self.stream_of(call).filter(|_| is_ours) else { return false };
         let Some(frame) = encode(stream, status, headers) else { return false };
         let mut queue = self.lock();
@@ -358,7 +358,7 @@ mod tests {
     #[test]
     fn only_what_is_informational_is_taken_and_not_too_much() {
         let interim = with(&[1, 3], 2);
-        for status in [100, 101, 200, 304] {
+        for status in [101, 200, 304] {
             assert!(!interim.push(1, StatusCode::from_u16(status).unwrap(), &HeaderMap::new()), "{status}");
         }
         assert_eq!((0..1000).filter(|at| push(&interim, 1 + at % 2, "a")).count(), MOST_WAITING);

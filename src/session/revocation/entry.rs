@@ -29,6 +29,14 @@ pub enum Entry<'a> {
         /// `sub`.
         subject: &'a str,
     },
+    /// Those of them of which it is not known in which session of the provider they were made: any may be the one that
+    /// a `sid` means.
+    Unplaced {
+        /// `iss`.
+        issuer: &'a str,
+        /// `sub`.
+        subject: &'a str,
+    },
     /// All sessions that there are now.
     Everything,
 }
@@ -40,6 +48,7 @@ impl fmt::Debug for Entry<'_> {
             Self::Session(id) => write!(f, "Session({id})"),
             Self::ProviderSession { .. } => f.write_str("ProviderSession"),
             Self::Subject { .. } => f.write_str("Subject"),
+            Self::Unplaced { .. } => f.write_str("Unplaced"),
             Self::Everything => f.write_str("Everything"),
         }
     }
@@ -145,6 +154,7 @@ pub(super) enum Kind {
     Session,
     ProviderSession,
     Subject,
+    Unplaced,
     Everything,
 }
 
@@ -156,19 +166,19 @@ impl Mark {
             Entry::Session(id) => Self { kind: Kind::Session, name: id.0 },
             Entry::ProviderSession { issuer, sid } => Self::named(Kind::ProviderSession, issuer, sid),
             Entry::Subject { issuer, subject } => Self::named(Kind::Subject, issuer, subject),
+            Entry::Unplaced { issuer, subject } => Self::named(Kind::Unplaced, issuer, subject),
             Entry::Everything => Self::EVERYTHING,
         }
     }
 
     /// Everything but [`Mark::EVERYTHING`] that would end this session.
     pub(super) fn all_of(session: &Session) -> impl Iterator<Item = Self> {
-        let issuer = session.issuer.as_str();
-        let entries = [
-            Some(Entry::Session(session.id)),
-            Some(Entry::Subject { issuer, subject: &session.subject }),
-            session.sid.as_deref().map(|sid| Entry::ProviderSession { issuer, sid }),
-        ];
-        entries.into_iter().flatten().map(Self::of)
+        let (issuer, subject) = (session.issuer.as_str(), session.subject.as_str());
+        let place = match session.sid.as_deref() {
+            Some(sid) => Entry::ProviderSession { issuer, sid },
+            None => Entry::Unplaced { issuer, subject },
+        };
+        [Entry::Session(session.id), Entry::Subject { issuer, subject }, place].into_iter().map(Self::of)
     }
 
     fn named(kind: Kind, issuer: &str, name: &str) -> Self {
@@ -189,6 +199,11 @@ impl Mark {
         self.kind == Kind::ProviderSession
     }
 
+    /// Whether it ends only what was born before: a person may log in again.
+    pub(super) fn is_of_a_time(self) -> bool {
+        matches!(self.kind, Kind::Subject | Kind::Unplaced)
+    }
+
     fn to_bytes(self) -> [u8; MARK_BYTES] {
         let mut bytes = [0; MARK_BYTES];
         let (kind, name) = bytes.split_at_mut(1);
@@ -196,6 +211,7 @@ impl Mark {
             Kind::Session => b's',
             Kind::ProviderSession => b'p',
             Kind::Subject => b'u',
+            Kind::Unplaced => b'w',
             Kind::Everything => b'e',
         });
         name.copy_from_slice(&self.name);
@@ -208,6 +224,7 @@ impl Mark {
             b's' => Kind::Session,
             b'p' => Kind::ProviderSession,
             b'u' => Kind::Subject,
+            b'w' => Kind::Unplaced,
             b'e' => Kind::Everything,
             _ => return None,
         };

@@ -39,7 +39,7 @@ impl List {
         let found = (!self.facts.is_empty()).then(|| {
             Mark::all_of(session).find_map(|mark| {
                 let fact = self.facts.get(&mark)?;
-                (mark.kind != Kind::Subject || session.born <= fact.made).then_some(fact.why)
+                (!mark.is_of_a_time() || session.born <= fact.made).then_some(fact.why)
             })
         });
         let (floor, why) = self.floor.unzip();

@@ -125,24 +125,25 @@ impl Revocations {
     /// The same of several sessions.
     #[must_use = "wait for it before telling anybody that the sessions are over for good"]
     pub fn end_each(&self, sessions: impl IntoIterator<Item = SessionId>, why: Why) -> Written {
-        let mut ended: Vec<_> = sessions.into_iter().map(|id| self.end(Entry::Session(id), why)).collect();
-        let mut outcome = Ok(());
-        Box::pin(poll_fn(move |cx| {
-            ended.retain_mut(|ended| match ended.as_mut().poll(cx) {
-                Poll::Ready(written) => {
-                    // That others don't know is worse than that this process may forget.
-                    if outcome != Err(LedgerError::NotShared) && written.is_err() {
-                        outcome = written;
-                    }
-                    false
-                }
-                Poll::Pending => true,
-            });
-            if ended.is_empty() { Poll::Ready(outcome) } else { Poll::Pending }
-        }))
+        all_written(sessions.into_iter().map(|id| self.end(Entry::Session(id), why)).collect())
     }
 
-    /// The same of those sessions of a [`Entry::Subject`] that were made up to `time`, which others have said: it counts
+    /// At the provider's word that its session `sid`, of this person if it says so, is over: ends also those of the
+    /// person's sessions that came without a `sid` up to `time`, which counts as in [`Self::end_until`].
+    #[must_use = "wait for it before telling anybody that the session is over for good"]
+    pub fn end_provider_session(
+        &self,
+        issuer: &str,
+        (sid, subject): (&str, Option<&str>),
+        time: UnixTime,
+        why: Why,
+    ) -> Written {
+        let unplaced = subject.map(|subject| Entry::Unplaced { issuer, subject });
+        let entries = [Some(Entry::ProviderSession { issuer, sid }), unplaced].into_iter().flatten();
+        all_written(entries.map(|entry| self.end_until(entry, time, why)).collect())
+    }
+
+    /// The same of those sessions of a person that were made up to `time`, which others have said: it counts
     /// only where it has passed. What else ends does so whenever it began.
     #[must_use = "wait for it before telling anybody that the session is over for good"]
     pub fn end_until(&self, entry: Entry<'_>, time: UnixTime, why: Why) -> Written {
@@ -150,7 +151,7 @@ impl Revocations {
         // Where the wall clock has gone back, nobody knows which moment was that of a time.
         let follows = moment.0 <= Millis::from(self.clock.now().plus(FOLLOWS_WITHIN)).0;
         let made = match entry {
-            Entry::Subject { .. } if follows => moment.min(Millis::from(time)),
+            Entry::Subject { .. } | Entry::Unplaced { .. } if follows => moment.min(Millis::from(time)),
             _ => moment,
         };
         self.end_those_until(entry, made, why)
@@ -240,6 +241,24 @@ impl Revocations {
     fn list(&self) -> MutexGuard<'_, List> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// When all of them are written; the worst of what becomes of them.
+fn all_written(mut all: Vec<Written>) -> Written {
+    let mut outcome = Ok(());
+    Box::pin(poll_fn(move |cx| {
+        all.retain_mut(|one| match one.as_mut().poll(cx) {
+            Poll::Ready(written) => {
+                // That others don't know is worse than that this process may forget.
+                if outcome != Err(LedgerError::NotShared) && written.is_err() {
+                    outcome = written;
+                }
+                false
+            }
+            Poll::Pending => true,
+        });
+        if all.is_empty() { Poll::Ready(outcome) } else { Poll::Pending }
+    }))
 }
 
 impl fmt::Debug for Revocations {

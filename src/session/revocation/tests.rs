@@ -77,13 +77,15 @@ fn each_kind_of_end_ends_just_what_it_names() {
         service.login("carol", None),
     ];
     let named = Entry::Session(sessions[1].id);
-    let cases: [(Entry<'_>, [bool; 4]); 7] = [
+    let cases: [(Entry<'_>, [bool; 4]); 9] = [
         (named, [false, true, false, false]),
         (Entry::ProviderSession { issuer: ISSUER, sid: "1" }, [true, false, true, false]),
         (Entry::ProviderSession { issuer: "https://other", sid: "1" }, [false; 4]),
         (Entry::Subject { issuer: ISSUER, subject: "alice" }, [true, true, false, false]),
         (Entry::Subject { issuer: "https://idp.example.co", subject: "malice" }, [false; 4]),
         (Entry::Subject { issuer: ISSUER, subject: "1" }, [false; 4]),
+        (Entry::Unplaced { issuer: ISSUER, subject: "alice" }, [false; 4]),
+        (Entry::Unplaced { issuer: ISSUER, subject: "carol" }, [false, false, false, true]),
         (Entry::Everything, [true; 4]),
     ];
     for (entry, expected) in cases {
@@ -102,11 +104,15 @@ fn each_kind_of_end_ends_just_what_it_names() {
 /// Within one second and one millisecond: who logs in after the end stays logged in.
 #[test]
 fn a_login_after_the_end_is_not_ended() {
-    for entry in [Entry::Subject { issuer: ISSUER, subject: "alice" }, Entry::Everything] {
+    for (entry, sid) in [
+        (Entry::Subject { issuer: ISSUER, subject: "alice" }, Some("1")),
+        (Entry::Unplaced { issuer: ISSUER, subject: "alice" }, None),
+        (Entry::Everything, Some("1")),
+    ] {
         let service = service();
-        let before = service.login("alice", Some("1"));
+        let before = service.login("alice", sid);
         service.end(entry, Why::BackChannel);
-        let after = service.login("alice", Some("1"));
+        let after = service.login("alice", sid);
         assert_eq!(service.ended(&before), Some(Why::BackChannel));
         assert_eq!(service.ended(&after), None, "{entry:?}");
     }

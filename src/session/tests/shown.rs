@@ -44,6 +44,7 @@ fn what_is_ended_is_shown_by_its_kind() {
         (Entry::Session(id), format!("Session({id})")),
         (Entry::ProviderSession { issuer: "https://idp.test", sid: "s1" }, "ProviderSession".to_owned()),
         (Entry::Subject { issuer: "https://idp.test", subject: "alice" }, "Subject".to_owned()),
+        (Entry::Unplaced { issuer: "https://idp.test", subject: "alice" }, "Unplaced".to_owned()),
         (Entry::Everything, "Everything".to_owned()),
     ] {
         assert_eq!(format!("{entry:?}"), shown);

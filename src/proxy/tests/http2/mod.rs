@@ -125,10 +125,14 @@ struct ClientCall {
 
 impl ClientCall {
     async fn begin(front: &Front, fields: &[(&str, &str)]) -> Self {
+        Self::begin_at(front, "/", fields).await
+    }
+
+    async fn begin_at(front: &Front, target: &str, fields: &[(&str, &str)]) -> Self {
         let (sender, connection) = h2::client::handshake(front.connect().await).await.unwrap();
         tokio::task::spawn_local(connection);
         let mut sender = sender.ready().await.unwrap();
-        let mut request = Request::builder().method("POST").uri("http://app.example/");
+        let mut request = Request::builder().method("POST").uri(format!("http://app.example{target}"));
         for (name, value) in fields {
             request = request.header(*name, *value);
         }

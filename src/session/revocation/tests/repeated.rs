@@ -51,6 +51,7 @@ fn what_is_shown_of_an_end_is_not_whose() {
     for (entry, shown) in [
         (Entry::ProviderSession { issuer: ISSUER, sid: "the-sid" }, "ProviderSession".to_owned()),
         (Entry::Subject { issuer: ISSUER, subject: "alice" }, "Subject".to_owned()),
+        (Entry::Unplaced { issuer: ISSUER, subject: "alice" }, "Unplaced".to_owned()),
         (Entry::Everything, "Everything".to_owned()),
         // The id of a session is in the log on purpose, and is no credential.
         (Entry::Session(session.id), format!("Session({})", session.id)),
