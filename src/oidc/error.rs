@@ -207,7 +207,7 @@ pub enum Refusal {
     Critical,
     #[error("the token's `typ` is {0:?}: it is for something else")]
     Type(String),
-    #[error("no published key fits the token (its `kid` is {0:?})")]
+    #[error("no published key fits the token ({})", key_id(.0.as_deref()))]
     UnknownKey(Option<String>),
     #[error("the token's signature is wrong")]
     Signature,
@@ -296,6 +296,10 @@ impl Refusal {
             Self::SessionOver(_) => "session_over",
         }
     }
+}
+
+fn key_id(kid: Option<&str>) -> String {
+    kid.map_or_else(|| "it has no `kid`".to_owned(), |kid| format!("its `kid` is {kid:?}"))
 }
 
 /// What was asked of a login and not given.

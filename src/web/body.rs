@@ -478,7 +478,7 @@ pub enum BodyError {
     /// The session that this body belongs to has ended.
     #[error("the session ended before the body did")]
     SessionEnded,
-    /// The trailers have more than [`MAX_TRAILER_BYTES`].
+    /// The trailers have more than [`MAX_TRAILER_BYTES`](super::trailers::MAX_TRAILER_BYTES).
     #[error("the trailers after the body are larger than 64 KiB")]
     TrailersTooLarge,
 }

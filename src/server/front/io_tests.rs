@@ -421,3 +421,74 @@ proptest! {
         }
     }
 }
+
+/// A stream that notes what is to become of it when it is dropped.
+struct Watched(DuplexStream, Rc<RefCell<Vec<bool>>>);
+
+impl Arrivals for Watched {
+    fn poll_arrival(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        Poll::Pending
+    }
+
+    fn has_left(&self, _: bool) -> bool {
+        false
+    }
+
+    fn reset_when_dropped(&self, resets: bool) {
+        self.1.borrow_mut().push(resets);
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// What is dropped before its end is a reset where only the end tells that all was there, and only there.
+#[test]
+fn where_only_the_end_tells_a_connection_that_breaks_off_is_reset() {
+    const HEAD: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+    for (ends_by_closing, upgrades, expected) in
+        [(false, false, &[][..]), (true, false, &[true, false]), (false, true, &[true, false])]
+    {
+        let (mut client, server) = tokio::io::duplex(1024);
+        let (wire, notes) = (Arc::new(Wire::default()), Rc::new(RefCell::new(Vec::new())));
+        let mut front = Front::http1(Watched(server, notes.clone()), wire.clone(), Arc::default(), BOUNDS);
+        if ends_by_closing {
+            wire.end_by_closing();
+        }
+        client.write_all(HEAD.as_bytes()).now_or_never().unwrap().unwrap();
+        let mut read = [0; 1024];
+        let head = front.read(&mut read).now_or_never().unwrap().unwrap();
+        assert_eq!(str::from_utf8(&read[..head]), Ok(HEAD));
+        assert!(front.read(&mut read).now_or_never().is_none(), "what follows may be of a tunnel");
+        assert!(notes.borrow().is_empty());
+        wire.answered(1, upgrades);
+        assert!(front.read(&mut read).now_or_never().is_none());
+        for _ in 0..2 {
+            front.write_all(b"some").now_or_never().unwrap().unwrap();
+            assert_eq!(*notes.borrow(), expected[..expected.len() / 2]);
+        }
+        front.shutdown().now_or_never().unwrap().unwrap();
+        assert_eq!(*notes.borrow(), expected, "a proper end is one");
+    }
+}
