@@ -311,6 +311,7 @@ mod tests {
         let mut seen = Vec::new();
         while insertion.poll_write(&interim, &mut stream, &mut cx).is_pending() {
             insertion.note_write();
+            assert!(insertion.is_due(&interim), "the rest comes before anything else");
             let mut part = [0; 10];
             let read = client.read(&mut part).await.unwrap();
             seen.extend_from_slice(&part[..read]);

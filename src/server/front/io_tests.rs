@@ -422,6 +422,31 @@ proptest! {
     }
 }
 
+/// What is pushed while hyper writes an answer waits until that is over, however the front is written to.
+#[test]
+fn nothing_comes_between_the_parts_of_an_answer() {
+    for is_vectored in [false, true] {
+        let (mut client, server) = tokio::io::duplex(1024);
+        let interim = Arc::new(Interim::default());
+        let mut front = Front::http1(server, Arc::default(), interim.clone(), BOUNDS);
+        interim.begin(1, true);
+        front.flush().now_or_never().unwrap().unwrap();
+        for part in ["one", "two"] {
+            let written = match is_vectored {
+                true => front.write_vectored(&[IoSlice::new(part.as_bytes())]).now_or_never(),
+                false => front.write(part.as_bytes()).now_or_never(),
+            };
+            assert_eq!(written.unwrap().unwrap(), part.len());
+            let early = http::HeaderMap::from_iter([(http::header::LINK, "a".parse().unwrap())]);
+            assert!(interim.push(http::StatusCode::EARLY_HINTS, &early));
+        }
+        drop(front);
+        let mut out = String::new();
+        client.read_to_string(&mut out).now_or_never().unwrap().unwrap();
+        assert_eq!(out, "onetwo", "vectored: {is_vectored}");
+    }
+}
+
 /// A stream that notes what is to become of it when it is dropped.
 struct Watched(DuplexStream, Rc<RefCell<Vec<bool>>>);
 

@@ -341,6 +341,34 @@ async fn what_others_do_not_know_is_told_from_what_may_be_forgotten() {
     }
 }
 
+#[tokio::test]
+async fn of_several_ends_the_worst_is_told() {
+    use LedgerError::{NotDurable, NotShared};
+    for (ends, wanted) in [
+        (&[Ok(()), Ok(())][..], Ok(())),
+        (&[Err(NotShared), Ok(())], Err(NotShared)),
+        (&[Err(NotShared), Err(NotDurable)], Err(NotShared)),
+        (&[Err(NotDurable), Err(NotShared)], Err(NotShared)),
+        (&[Err(NotDurable), Ok(())], Err(NotDurable)),
+        (&[Ok(()), Err(NotDurable), Ok(())], Err(NotDurable)),
+        (&[], Ok(())),
+    ] {
+        let all = ends.iter().map(|end| -> Written { Box::pin(std::future::ready(*end)) }).collect();
+        assert_eq!(all_written(all).await, wanted, "{ends:?}");
+    }
+}
+
+#[test]
+fn a_ledger_is_shared_if_others_read_it() {
+    let directory = TempDir::new().unwrap();
+    let disk = Process::start(directory.path())._ledger;
+    assert!(!disk.is_shared());
+    for shared in [true, false] {
+        let both = SharedAndKept { shared: Arc::new(Says(None, shared)), kept: disk.clone() };
+        assert_eq!(both.is_shared(), shared);
+    }
+}
+
 /// A process: its ledger, and what that told. The file is locked until the thread of a dropped one has noticed.
 struct Process {
     service: Service,
