@@ -109,11 +109,11 @@ guard: tools
 
 # Side by side with nginx and one OIDC rival, or with all of them; writes docs/benchmarks. See benches/README.md.
 bench:
-	$(CARGO) build --release --bin portcullis --bench micro
+	$(CARGO) build --release
 	benches/bench.py
 
 bench-full:
-	$(CARGO) build --release --bin portcullis --bench micro
+	$(CARGO) build --release
 	benches/bench.py --full
 
 # Records what release builds are optimised for, into .cargo/release.profdata and .cargo/release.order. Some ten minutes.
