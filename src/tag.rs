@@ -51,16 +51,14 @@ impl TagSet {
 
 /// The top-level claim that a tag's name comes from.
 pub(crate) fn claim_of(name: &str) -> String {
-    let scheme =
-        ["https://", "http://"].into_iter().find(|scheme| name.starts_with(scheme)).map_or(0, str::len);
-    let end = name.get(scheme..).and_then(|rest| rest.find(':')).map_or(name.len(), |at| scheme + at);
+    let (scheme, rest) = split_scheme(name);
+    let end = rest.find(':').map_or(name.len(), |at| scheme.len() + at);
     percent_encoding::percent_decode_str(name.get(..end).unwrap_or(name)).decode_utf8_lossy().into_owned()
 }
 
 /// A tag's name as tags have it: what is escaped has to be, and what has to be is. Another spelling is of no claim.
 pub(crate) fn canonical_name(name: &str) -> String {
-    let scheme = ["https://", "http://"].into_iter().find(|scheme| name.starts_with(scheme)).unwrap_or("");
-    let rest = name.strip_prefix(scheme).unwrap_or(name);
+    let (scheme, rest) = split_scheme(name);
     // After the host of a URL, a number is a port and not a member.
     let after_host = rest.find([':', '/']).filter(|_| !scheme.is_empty());
     let port = after_host.filter(|at| rest.get(*at..).is_some_and(is_port));
@@ -133,12 +131,15 @@ fn integer(number: &serde_json::Number) -> Option<String> {
 
 /// A top-level claim that is an http(s) URL keeps the colon of its scheme, as providers name claims so.
 fn top_level_name(name: &str) -> String {
-    for scheme in ["https://", "http://"] {
-        if let Some(rest) = name.strip_prefix(scheme) {
-            return format!("{scheme}{}", encode_name(rest));
-        }
-    }
-    encode_name(name)
+    let (scheme, rest) = split_scheme(name);
+    format!("{scheme}{}", encode_name(rest))
+}
+
+/// The beginning of an http(s) URL, if it is one, and the rest.
+fn split_scheme(name: &str) -> (&str, &str) {
+    let length =
+        ["https://", "http://"].into_iter().find(|scheme| name.starts_with(scheme)).map_or(0, str::len);
+    name.split_at_checked(length).unwrap_or(("", name))
 }
 
 /// A nested name that begins with a slash could complete `https:` to a URL.

@@ -219,9 +219,7 @@ impl Pattern {
             Self::WholeEmail(pieces) => glob(pieces, &value.to_ascii_lowercase()),
         }
     }
-}
 
-impl Pattern {
     /// Whether an address that does not match would in another reading: with more than one `@`, or with a dot or white
     /// space after its domain, its owner is a matter of who reads it.
     fn may_match(&self, value: &str) -> bool {

@@ -203,13 +203,9 @@ impl Forwarder {
         terms: &mut Terms<'_>,
     ) -> Result<Response<Body>, Error> {
         let takes_trailers = request.version() == Version::HTTP_2;
-        let expects = expects_continue(request.headers());
         let (outgoing, progress, is_grpc) = self.write_http2(request, path, terms)?;
         // A call says itself how long it may take (`grpc-timeout`).
         let informed = terms.inform;
-        if expects && let Some(inform) = informed {
-            inform(StatusCode::CONTINUE, &HeaderMap::new());
-        }
         let pass_on = |status, headers| self.inform(informed, status, headers);
         let wait = http2::Wait {
             inform: informed.is_some().then_some(&pass_on),
@@ -235,7 +231,14 @@ impl Forwarder {
         let Draft { uri, said, mut fields, body } = self.draft(request, path, &noted, terms)?;
         said.restate(&mut fields, HttpVersion::Http2);
         // `:authority` says it (RFC 9113 section 8.3.1); frames delimit the body; and a stream that is refused
-        // costs no connection, so there is nothing to wait for before the body is sent.
+        // costs no connection, so there is nothing to wait for before the body is sent. Nor has the client to: over
+        // HTTP/1.1 hyper says so when it is asked for the body.
+        if noted.expect
+            && expects_continue(&fields)
+            && let Some(inform) = terms.inform
+        {
+            inform(StatusCode::CONTINUE, &HeaderMap::new());
+        }
         for name in [HOST, TRANSFER_ENCODING, EXPECT] {
             fields.remove(name);
         }

@@ -218,15 +218,16 @@ impl PeerBody {
             },
         };
         self.deadline.moved();
+        let frame = match frame {
+            Some(Ok(frame)) if frame.trailers_ref().is_some_and(is_too_large) => {
+                Some(Err(BodyError::TrailersTooLarge))
+            }
+            frame => frame,
+        };
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
                 if let (Some(bytes), Some((flow, observer))) = (frame.data_ref(), &self.observer) {
                     flow.count(&**observer, bytes.len());
-                }
-                if frame.trailers_ref().is_some_and(is_too_large) {
-                    self.carrier = None;
-                    self.finish(End::Cut);
-                    return self.fail(BodyError::TrailersTooLarge, cx);
                 }
                 // Whoever writes trailers need not ask for what comes after them.
                 if frame.is_trailers() || self.incoming.is_end_stream() {

@@ -160,7 +160,10 @@ impl Revocations {
     fn end_those_until(&self, entry: Entry<'_>, made: Millis, why: Why) -> Written {
         let revocation = Revocation::new(entry, why, made, self.clock.now().plus(self.remembered_for));
         let folded = self.remember(revocation);
-        (self.events)(&self.service, Event::Ended { why });
+        // It goes with the end of a session of the provider, which is one word.
+        if !matches!(entry, Entry::Unplaced { .. }) {
+            (self.events)(&self.service, Event::Ended { why });
+        }
         let Some(ledger) = &self.ledger else { return Box::pin(std::future::ready(Ok(()))) };
         let written = ledger.append(&self.service, &revocation);
         if let Some(folded) = folded {

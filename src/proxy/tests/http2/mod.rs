@@ -2,6 +2,7 @@
 
 mod calls;
 mod connections;
+mod endings;
 mod faults;
 mod streams;
 
