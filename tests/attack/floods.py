@@ -187,6 +187,9 @@ def judge_users(stage, row, attack, at_rest, words):
         yield f"{len(failed)} requests of others failed, such as {failed[0]}"
     unfelt = max(P99_FACTOR * p99(stage.base, "kept", "http2", "fresh"), P99_FLOOR_MS)
     if at_rest:
+        # An attack may be over before anybody asks for anything; one that is at rest may not.
+        if not stage.users.between(*at_rest):
+            yield "nobody asked for anything while it was at rest"
         yield from judge_waits(stage, row, stage.users.between(*at_rest), unfelt, words, ", at rest")
     most = unfelt if row.unfelt and not at_rest else P99_MOST_MS
     words.append(f"{len(failed)} of {len(everything)} others failed")
@@ -195,8 +198,6 @@ def judge_users(stage, row, attack, at_rest, words):
 
 def judge_waits(stage, row, records, most, words, when=""):
     figures = []
-    if not records:
-        yield f"nobody asked for anything{when}"
     for what, whats in (("kept", ("kept", "http2")), ("new", ("fresh",))):
         if what == "new" and row.crowded:
             most += 2000 * stage.limits["handshake_timeout"]
