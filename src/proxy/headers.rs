@@ -253,7 +253,10 @@ impl Answered {
                     answered.length = true;
                 }
                 "set-cookie" => answered.cookies = true,
-                "cache-control" => answered.caching = true,
+                // Without a directive it says nothing.
+                "cache-control" => {
+                    answered.caching |= !value.as_bytes().iter().all(|byte| b" \t,".contains(byte));
+                }
                 "keep-alive" | "proxy-connection" | "proxy-authenticate" | "te" | "upgrade" => {
                     answered.hop_by_hop = true;
                 }
