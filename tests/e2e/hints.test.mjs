@@ -4,8 +4,8 @@ import { after, before, describe, test } from 'node:test';
 import { openStage, serve } from './stage.mjs';
 import { logInAtProvider, openBrowser } from './support.mjs';
 
-// Chromium overlooks one hint in five that comes within some milliseconds of its navigation, from any server. So the
-// application thinks first, and the page is asked for again a few times.
+// Chromium overlooks one hint in five that comes within some milliseconds of its navigation, from a server of Node
+// without a proxy as well. So the application thinks first, and the page is asked for again a few times.
 const THOUGHT_MILLISECONDS = 100;
 const ATTEMPTS = 5;
 
