@@ -213,36 +213,35 @@ impl Refreshes {
         };
         match renewed {
             Ok(session) => {
-                self.metrics.refresh(&service.name, RefreshResult::success);
                 let event = Event::new("refresh", Level::Info);
                 let event = match changed_claims(base, &session) {
                     changed if changed.is_empty() => event,
                     changed => event.message(format!("changed claims: {}", changed.join(", "))),
                 };
-                self.tell(service, base, event);
                 let written = match lease {
                     Some(lease) => self.write(service, party, &session, lease).await,
                     None => true,
                 };
-                // Ended meanwhile: nobody may be left with the token that came after.
-                if !written || party.revocations.ended(&session).is_some() {
-                    if let Some(grant) = &session.grant {
-                        party.provider.revoke(grant.refresh_token.clone());
-                    }
-                    return;
+                if written && party.revocations.ended(&session).is_none() {
+                    self.keep(session);
+                } else if let Some(grant) = session.grant {
+                    // Ended meanwhile: nobody may be left with the token that came after.
+                    party.provider.revoke(grant.refresh_token);
                 }
-                self.keep(session);
+                // Only now: who reads of it finds the new session.
+                self.metrics.refresh(&service.name, RefreshResult::success);
+                self.tell(service, base, event);
             }
             Err(reason) => {
-                self.metrics.refresh(&service.name, RefreshResult::refused);
-                let event = Event::new("refresh-refused", Level::Warning).blame("provider");
-                self.tell(service, base, event.message(format!("{reason}; the session is over")));
                 // An old copy that is refused says nothing about the session that came after it.
                 if self.known(base).is_none() {
                     // It is over here, whoever can be told.
                     let _ = party.revocations.end(Ending::Session(base.id), Why::Refused).await;
                     party.sessions.remove(base).await;
                 }
+                self.metrics.refresh(&service.name, RefreshResult::refused);
+                let event = Event::new("refresh-refused", Level::Warning).blame("provider");
+                self.tell(service, base, event.message(format!("{reason}; the session is over")));
             }
         }
     }

@@ -159,16 +159,16 @@ impl Provider {
         match &outcome {
             Err(RefreshError::Unavailable(error)) => {
                 let reason = error.to_string();
+                attempt.failed(reason.clone(), Instant::now());
                 if self.refreshes.trouble.is_news(&reason) {
-                    self.tell(Event::RefreshFailed { reason: reason.clone() });
+                    self.tell(Event::RefreshFailed { reason });
                 }
-                attempt.failed(reason, Instant::now());
             }
             Ok(_) | Err(RefreshError::Ended(_)) => {
+                attempt.succeeded();
                 if self.refreshes.trouble.is_over() {
                     self.tell(Event::RefreshRecovered);
                 }
-                attempt.succeeded();
             }
         }
         outcome
