@@ -230,9 +230,11 @@ fn a_revocation_comes_back_from_its_bytes() {
         Entry::Session(id),
         Entry::ProviderSession { issuer: ISSUER, sid: "1" },
         Entry::Subject { issuer: ISSUER, subject: "alice" },
+        Entry::Unplaced { issuer: ISSUER, subject: "alice" },
         Entry::Everything,
     ] {
-        for why in [Why::Logout, Why::BackChannel, Why::FrontChannel, Why::Admin, Why::Refused, Why::Older] {
+        let by_others = [Why::BackChannel, Why::FrontChannel, Why::Admin, Why::Refused];
+        for why in by_others.into_iter().chain([Why::Logout, Why::Replaced, Why::Older]) {
             let revocation = Revocation::new(entry, why, Millis(7), START);
             let bytes = revocation.to_bytes();
             assert_eq!(Revocation::from_bytes(&bytes), Some(revocation));
@@ -246,6 +248,20 @@ fn a_revocation_comes_back_from_its_bytes() {
         }
     }
     assert_eq!(SessionId::parse(&id.to_string()), Some(id));
+}
+
+/// A session of the provider is one end, also where it ends sessions without a `sid` besides.
+#[tokio::test]
+async fn one_word_is_told_once() {
+    for subject in [None, Some("alice")] {
+        let (tell, told) = channel();
+        let events: Events = Arc::new(move |_, event| tell.send(format!("{event:?}")).unwrap());
+        let revocations = Revocations::new("app".into(), LIFETIME, Clock::manual(START).0, None, events);
+        let word = revocations.end_provider_session(ISSUER, ("1", subject), START, Why::BackChannel);
+        assert_eq!(word.await, Ok(()));
+        let told: Vec<_> = told.try_iter().collect();
+        assert_eq!(told, ["Ended { why: BackChannel }"], "{subject:?}");
+    }
 }
 
 /// And everybody where the clock was put back, so that nobody can say who began when.
