@@ -233,8 +233,15 @@ fn a_revocation_comes_back_from_its_bytes() {
         Entry::Unplaced { issuer: ISSUER, subject: "alice" },
         Entry::Everything,
     ] {
-        let by_others = [Why::BackChannel, Why::FrontChannel, Why::Admin, Why::Refused];
-        for why in by_others.into_iter().chain([Why::Logout, Why::Replaced, Why::Older]) {
+        for why in [
+            Why::Logout,
+            Why::BackChannel,
+            Why::FrontChannel,
+            Why::Admin,
+            Why::Refused,
+            Why::Replaced,
+            Why::Older,
+        ] {
             let revocation = Revocation::new(entry, why, Millis(7), START);
             let bytes = revocation.to_bytes();
             assert_eq!(Revocation::from_bytes(&bytes), Some(revocation));
